@@ -1,0 +1,594 @@
+"""new_project.py: a whole project or none, under a name that serves everywhere."""
+
+import ast
+import configparser
+import errno
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import new_project
+from new_project import ProjectError, create_project
+
+ROOT = Path(__file__).resolve().parent.parent
+NEXT_COMMANDS = ("  cd {path}\n", "  make demo\n", "  .venv/bin/python train.py -c digits.yaml\n")
+
+
+def write(path, text="x\n"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def snapshot(folder):
+    """Map everything below `folder` to its contents, its target (a link) or None (a folder)."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def template(tmp_path):
+    """A small template with all that a project needs, under tmp_path/template."""
+    root = tmp_path / "template"
+    for room in ("base", "model", "data_loader", "logger", "trainer", "tests"):
+        write(root / room / "__init__.py", f"# {room}\n")
+    write(root / "configs" / "digits.yaml", "# python train.py -c digits.yaml\nname: digits\n")
+    write(root / "configs" / "config.json", '{\n\t"name": "Mnist",\n\t"arch": {"name": "x"}\n}\n')
+    for name in ("train.py", "test.py", "Makefile", "LICENSE", ".gitignore", ".github/ci.yml"):
+        write(root / name, f"# {name}\n")
+    write(root / "setup.cfg", "[metadata]\nname = the-template\nversion = 0.1.0\n")
+    write(root / "docs" / "PROJECT_README.md", "# {name}\nsaved/{name}_digits\n")
+    write(root / ".ci" / "run", "#!/bin/sh\n")
+    (root / ".ci" / "run").chmod(0o755)
+    shutil.copy(ROOT / "new_project.py", root)
+    return root
+
+
+@pytest.fixture
+def desk(tmp_path):
+    """An empty folder to create projects in."""
+    folder = tmp_path / "desk"
+    folder.mkdir()
+    return folder
+
+
+def run(template, *arguments, cwd, **options):
+    """Run the template's own new_project.py, alone, as a user does."""
+    return subprocess.run(
+        [sys.executable, template / "new_project.py", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        check=False,
+        **options,
+    )
+
+
+def clean_environment():
+    """The environment without what this test run measures itself with."""
+    ours = ("COV", "PYTEST", "PYTHONPATH", "MAKE", "MFLAGS")
+    return {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+
+
+def refusal(target, template, **options):
+    """The error that creating `target` ends in."""
+    with pytest.raises(ProjectError) as caught:
+        create_project(Path(target), template=template, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+# --- what a project gets ---------------------------------------------------------------------
+
+
+def test_a_project_gets_the_listed_files_and_nothing_else(template, desk):
+    expected = set(snapshot(template)) - {"new_project.py", "docs", "docs/PROJECT_README.md"}
+    create_project(desk / "my_project", template=template)
+    assert set(snapshot(desk / "my_project")) == expected | {"README.md"}
+
+
+def test_data_runs_caches_history_and_other_projects_stay_behind(template, desk):
+    create_project(desk / "before", template=template)
+    for path in (
+        *("data/MNIST/raw/images", "saved/digits/1/config.yaml", ".git/HEAD", ".venv/pyvenv.cfg"),
+        *("benchmarks/loop.py", "docs/other.md", "README.md", "notes.txt", ".env", "wandb/x.json"),
+        *("model/__pycache__/model.py", "model/model.pyc", "model/_c.so", "model/weights.pth"),
+        *("model/.ipynb_checkpoints/model.py", "configs/saved/run/config.yaml", "tests/.DS_Store"),
+        *("tests/test_new_project.py", "other/setup.cfg", "other/train.py", "other/model/model.py"),
+        *(
+            "model/inner/train.py",
+            "model/inner/model.py",
+            "trainer/clone/.git",
+            "trainer/clone/a.py",
+        ),
+    ):
+        write(template / path)
+    create_project(desk / "after", template=template)
+    assert set(snapshot(desk / "after")) == set(snapshot(desk / "before"))
+
+
+def test_subfolders_of_a_room_are_copied(template, desk):
+    write(template / "model" / "vision" / "unet.py", "UNET = 1\n")
+    create_project(desk / "my_project", template=template)
+    assert (desk / "my_project/model/vision/unet.py").read_text() == "UNET = 1\n"
+
+
+def test_links_in_the_template_are_neither_followed_nor_copied(template, desk, tmp_path):
+    write(tmp_path / "secrets" / "key.py", "KEY = 1\n")
+    (template / "model" / "key.py").symlink_to(tmp_path / "secrets" / "key.py")
+    (template / "model" / "secrets").symlink_to(tmp_path / "secrets")
+    (template / "model" / "round").symlink_to(template)
+    (template / "docs" / "CONFIG.md").symlink_to(tmp_path / "secrets" / "key.py")
+    (template / "requirements.txt").symlink_to("nowhere")
+    create_project(desk / "my_project", template=template)
+    copied = snapshot(desk / "my_project")
+    assert "model/__init__.py" in copied
+    assert not [path for path in copied if re.search("key|secrets|round|CONFIG|requirements", path)]
+
+
+def test_a_room_behind_a_link_counts_as_missing(template, desk, tmp_path):
+    (template / "model").rename(tmp_path / "elsewhere")
+    (template / "model").symlink_to(tmp_path / "elsewhere")
+    error = refusal(desk / "my_project", template)
+    assert str(error) == f"the template is incomplete: it has no 'model' in {template}"
+
+
+def test_a_pipe_in_the_template_is_left_alone(template, desk):
+    os.mkfifo(template / "model" / "pipe.py")
+    create_project(desk / "my_project", template=template)
+    assert not (desk / "my_project/model/pipe.py").exists()
+
+
+@pytest.mark.parametrize("part", ["base", "configs", "train.py", "docs/PROJECT_README.md"])
+def test_an_incomplete_template_is_named(template, desk, part):
+    (template / part).rename(template / "hidden")
+    error = refusal(desk / "my_project", template)
+    assert f"the template is incomplete: it has no {part!r}" in str(error)
+    assert snapshot(desk) == {}
+
+
+def test_executables_stay_executable_and_read_only_files_become_writable(template, desk):
+    (template / "train.py").chmod(0o444)
+    create_project(desk / "my_project", template=template)
+    assert os.access(desk / "my_project/.ci/run", os.X_OK)
+    assert (desk / "my_project/train.py").stat().st_mode & 0o300 == 0o200
+
+
+def test_the_project_folder_has_the_mode_of_any_new_folder(template, desk):
+    create_project(desk / "my_project", template=template)
+    (desk / "usual").mkdir()
+    assert (desk / "my_project").stat().st_mode == (desk / "usual").stat().st_mode
+
+
+# --- the name --------------------------------------------------------------------------------
+
+
+def test_the_name_is_set_in_setup_cfg_readme_and_configs(template, desk):
+    create_project(desk / "my-project2", template=template)
+    copied = snapshot(desk / "my-project2")
+    assert copied["setup.cfg"] == b"[metadata]\nname = my-project2\nversion = 0.1.0\n"
+    assert copied["README.md"] == b"# my-project2\nsaved/my-project2_digits\n"
+    assert copied["configs/digits.yaml"].endswith(b"\nname: my-project2_digits\n")
+    assert copied["configs/config.json"] == (
+        b'{\n\t"name": "my-project2_Mnist",\n\t"arch": {"name": "x"}\n}\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: 'digits' # runs\n", "name: 'p1_digits' # runs\n"),
+        ('name:   "digits"\n', 'name:   "p1_digits"\n'),
+        ("metrics:\n  - {type: top_k, name: top5}\n", "metrics:\n  - {type: top_k, name: top5}\n"),
+        ("model:\n  name: a\n", "model:\n  name: a\n"),
+        ("extends: digits.yaml\r\nname: wide\r\n", "extends: digits.yaml\r\nname: p1_wide\r\n"),
+    ],
+)
+def test_only_the_name_of_the_config_itself_is_changed(template, desk, text, expected):
+    (template / "configs" / "digits.yaml").write_bytes(text.encode())
+    create_project(desk / "p1", template=template)
+    assert (desk / "p1/configs/digits.yaml").read_bytes() == expected.encode()
+
+
+def test_configs_in_subfolders_get_the_name_too(template, desk):
+    write(template / "configs" / "vision" / "cifar.yml", "name: cifar\n")
+    create_project(desk / "p1", template=template)
+    assert (desk / "p1/configs/vision/cifar.yml").read_text() == "name: p1_cifar\n"
+
+
+@pytest.mark.parametrize("name", ["a", "7", "my_project", "My-Project-2", "3d_gan", "x" * 64])
+def test_good_names_are_taken(template, desk, name):
+    create_project(desk / name, template=template)
+    assert (desk / name / "train.py").is_file()
+
+
+NO_NAME = "is no name for a project"
+HOSTILE = [
+    ("", NO_NAME),
+    (".", NO_NAME),
+    ("..", NO_NAME),
+    ("...", NO_NAME),
+    ("-", NO_NAME),
+    ("-rf", NO_NAME),
+    ("--help", NO_NAME),
+    ("--config=x", NO_NAME),
+    ("_private", NO_NAME),
+    ("trailing-", NO_NAME),
+    (".hidden", NO_NAME),
+    ("dotted.name", NO_NAME),
+    ("a b", NO_NAME),
+    (" ", NO_NAME),
+    ("tab\tname", NO_NAME),
+    ("line\nname", NO_NAME),
+    ("ends_with_newline\n", NO_NAME),
+    ("carriage\rreturn", NO_NAME),
+    ("nul\0byte", NO_NAME),
+    ("\x1b[31mred", NO_NAME),
+    ("a;rm -rf .", NO_NAME),
+    ("$(touch x)", NO_NAME),
+    ("`touch x`", NO_NAME),
+    ("a|b", NO_NAME),
+    ("a&b", NO_NAME),
+    ("*", NO_NAME),
+    ("a?b", NO_NAME),
+    ("~", NO_NAME),
+    ("a\\b", NO_NAME),
+    ("c:project", NO_NAME),
+    ("{name}", NO_NAME),
+    ("%s", NO_NAME),
+    (r"\g<1>", NO_NAME),
+    ("a=b", NO_NAME),
+    ("a#b", NO_NAME),
+    ("'quoted'", NO_NAME),
+    ("t\u043erch", NO_NAME),  # a Cyrillic o
+    ("\uff54orch", NO_NAME),  # a full-width t
+    ("caf\u00e9", NO_NAME),
+    ("\u0661\u0662", NO_NAME),  # digits, but not ours
+    ("zero\u200bwidth", NO_NAME),
+    ("right\u202eleft", NO_NAME),
+    ("\U0001f525", NO_NAME),
+    ("\udcff", NO_NAME),  # a byte that is no UTF-8
+    ("class", "keyword"),
+    ("None", "keyword"),
+    ("lambda", "keyword"),
+    ("torch", "a module that Python imports"),
+    ("Torch", "a module that Python imports"),
+    ("PIL", "a module that Python imports"),
+    ("base", "a module that Python imports"),
+    ("new_project", "a module that Python imports"),
+    ("new-project", "a module that Python imports"),
+    ("scikit-learn", "a module that Python imports"),
+    ("os", "a module that Python imports"),
+    ("test", "a module that Python imports"),
+    ("JSON", "a module that Python imports"),
+    ("con", "device"),
+    ("LPT1", "device"),
+    ("x" * 65, "too long"),
+    ("x" * 100_000, "too long"),
+]
+
+
+@pytest.mark.parametrize(("name", "reason"), HOSTILE, ids=[ascii(name)[:20] for name, _ in HOSTILE])
+def test_a_bad_name_is_refused_for_its_reason_and_nothing_is_written(
+    template, desk, tmp_path, name, reason
+):
+    before = snapshot(tmp_path)
+    with pytest.raises(ProjectError, match=reason) as caught:
+        new_project.check_name(name)
+    assert caught.value.exit_code == 2
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+    if name not in ("", "."):  # as the last part of a path, these two are no part at all
+        assert refusal(desk / name, template).exit_code == 2
+    assert snapshot(tmp_path) == before
+
+
+def test_the_refused_modules_are_those_that_the_project_imports():
+    imported = {
+        name.split(".")[0]
+        for path in (ROOT / part for part in ("base", "model", "data_loader", "logger", "trainer"))
+        for file in path.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom) and node.level == 0
+            else []
+        )
+    }
+    pinned = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-dev.txt").read_text()
+    for name in imported | set(re.findall(r"^([\w-]+)==", pinned, flags=re.MULTILINE)):
+        with pytest.raises(ProjectError, match=r"a module that Python imports|no name"):
+            new_project.check_name(name)
+
+
+# --- the place -------------------------------------------------------------------------------
+
+
+def test_a_path_may_lead_anywhere_that_exists(template, desk, monkeypatch):
+    (desk / "a").mkdir()
+    monkeypatch.chdir(desk / "a")
+    create_project(Path("../one"), template=template)
+    create_project(Path("../a/../two/"), template=template)
+    create_project(desk / "three", template=template)
+    create_project(Path("four"), template=template)
+    assert {path.name for path in desk.iterdir()} == {"a", "one", "two", "three"}
+    assert {path.name for path in (desk / "a").iterdir()} == {"four"}
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nowhere/my_project", "'nowhere' is no folder: create it first"),
+        ("nowhere/../my_project", "'nowhere/..' is no folder"),
+        ("file/my_project", "'file' is no folder"),
+        ("nul\0byte/my_project", r"is no folder"),
+        ("x" * 5000 + "/my_project", "is no folder"),
+        ("loop/my_project", "'loop' is no folder"),
+        ("full", "'full' exists already"),
+        ("../desk/full", "exists already"),
+        ("file", "'file' exists already"),
+        ("pipe", "'pipe' exists already"),
+        ("link", "'link' is a symbolic link"),
+        ("dangling", "'dangling' is a symbolic link"),
+        ("loop", "'loop' is a symbolic link"),
+    ],
+)
+def test_a_bad_place_is_refused_and_left_as_it_was(template, desk, monkeypatch, path, reason):
+    monkeypatch.chdir(desk)
+    write(desk / "full" / "thesis.txt")
+    write(desk / "file")
+    os.mkfifo(desk / "pipe")
+    (desk / "empty").mkdir()
+    (desk / "link").symlink_to("empty")
+    (desk / "dangling").symlink_to("nowhere")
+    (desk / "loop").symlink_to("loop")
+    before = snapshot(desk)
+    error = refusal(path, template)
+    assert reason in str(error)
+    assert error.exit_code == 2
+    assert snapshot(desk) == before
+
+
+def test_an_empty_folder_is_filled(template, desk):
+    (desk / "my_project").mkdir()
+    create_project(desk / "my_project", template=template)
+    assert (desk / "my_project/train.py").is_file()
+
+
+def test_a_linked_parent_is_a_folder_like_any_other(template, desk, tmp_path):
+    (tmp_path / "shortcut").symlink_to(desk)
+    create_project(tmp_path / "shortcut" / "my_project", template=template)
+    assert (desk / "my_project/train.py").is_file()
+
+
+def test_a_project_may_lie_in_the_templates_folder_but_not_in_its_code(template, monkeypatch):
+    monkeypatch.chdir(template)
+    create_project(Path("first"), template=template)
+    create_project(Path("second"), template=template)
+    assert set(snapshot(template / "first")) == set(snapshot(template / "second"))
+    for place in ("model/third", "first/../tests/third", "configs/third"):
+        assert "inside the template's own code" in str(refusal(place, template))
+
+
+# --- all or nothing --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("moment", ["copyfile", "replace"])
+def test_an_interrupted_copy_leaves_nothing(template, desk, tmp_path, monkeypatch, failure, moment):
+    before = snapshot(tmp_path)
+    monkeypatch.setattr(shutil if moment == "copyfile" else os, moment, fail_at(3, moment, failure))
+    with pytest.raises(failure):
+        create_project(desk / "my_project", template=template)
+    monkeypatch.undo()
+    assert snapshot(tmp_path) == before
+
+
+def fail_at(num_calls, moment, failure):
+    """A stand-in that works until its last call, or at once where there is only one."""
+    left = [num_calls if moment == "copyfile" else 1]
+    original = shutil.copyfile
+
+    def stand_in(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise failure
+        return original(*arguments, **options)
+
+    return stand_in
+
+
+@pytest.mark.parametrize("moment", ["copyfile", "replace"])
+def test_a_full_disk_ends_with_code_4_and_leaves_nothing(template, desk, monkeypatch, moment):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.py")
+    monkeypatch.setattr(shutil if moment == "copyfile" else os, moment, fail_at(3, moment, full))
+    error = refusal(desk / "my_project", template)
+    monkeypatch.undo()
+    assert error.exit_code == 4
+    assert f"{str(desk / 'my_project')!r} cannot be created" in str(error)
+    assert "No space left on device" in str(error)
+    assert snapshot(desk) == {}
+
+
+def test_an_empty_target_survives_a_failed_copy(template, desk, monkeypatch):
+    (desk / "my_project").mkdir()
+    monkeypatch.setattr(shutil, "copyfile", fail_at(3, "copyfile", OSError(errno.EIO, "broken")))
+    assert refusal(desk / "my_project", template).exit_code == 4
+    assert snapshot(desk) == {"my_project": None}
+
+
+def test_a_target_that_someone_fills_meanwhile_is_not_overwritten(template, desk):
+    (desk / "my_project").mkdir()
+
+    def meanwhile():
+        write(desk / "my_project" / "thesis.txt")
+
+    error = refusal(desk / "my_project", template, check_stop=meanwhile)
+    assert error.exit_code == 4
+    assert snapshot(desk) == {"my_project": None, "my_project/thesis.txt": b"x\n"}
+
+
+def test_a_place_that_cannot_be_written_ends_with_code_4(template):
+    if not Path("/proc/self").is_dir():
+        pytest.skip("needs Linux's /proc, which not even root can write into")
+    error = refusal("/proc/my_project", template)
+    assert error.exit_code == 4
+    assert "'/proc/my_project' cannot be created" in str(error)
+
+
+def test_held_signals_strike_at_the_next_check_and_not_before():
+    before = signal.getsignal(signal.SIGTERM)
+    with new_project.held_signals() as check_stop:
+        check_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(ProjectError, match="stopped: nothing was created") as caught:
+            check_stop()
+    assert caught.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_says_what_to_type_next(template, desk):
+    result = run(template, "my_project", cwd=desk)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == "my_project is ready. Next:\n" + "".join(NEXT_COMMANDS).format(
+        path="my_project"
+    )
+    assert (desk / "my_project/train.py").is_file()
+
+
+def test_the_printed_cd_works_for_any_path(template, desk):
+    (desk / "my files").mkdir()
+    result = run(template, "my files/my_project", cwd=desk)
+    assert "\n  cd 'my files/my_project'\n" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/../b", "torch", "x y", "", "..", "new\nline"])
+def test_the_command_refuses_on_one_line_with_code_2(template, desk, tmp_path, name):
+    before = snapshot(tmp_path)
+    (tmp_path.parent / "etc").mkdir(exist_ok=True)
+    write(tmp_path.parent / "etc" / "passwd")
+    result = run(template, name, cwd=desk)
+    assert result.returncode == 2
+    assert re.fullmatch(r"[^\n]+\n", result.stderr)
+    assert result.stdout == ""
+    assert snapshot(tmp_path) == before
+    assert snapshot(tmp_path.parent / "etc") == {"passwd": b"x\n"}
+
+
+@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("--hlep",), ("-x",), ("--", "--help")])
+def test_wrong_usage_ends_with_code_2(template, desk, arguments):
+    result = run(template, *arguments, cwd=desk)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert snapshot(desk) == {}
+
+
+def test_help_creates_nothing(template, desk):
+    result = run(template, "--help", cwd=desk)
+    assert result.returncode == 0
+    assert "NAME" in result.stdout
+    assert snapshot(desk) == {}
+
+
+def test_a_disk_that_takes_no_more_ends_the_command_with_code_4(template, desk):
+    write(template / "model" / "large.py", "#" * 100_000)
+    result = run(
+        template,
+        "my_project",
+        cwd=desk,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )
+    assert result.returncode == 4
+    assert re.fullmatch(r"'my_project' cannot be created: .*File too large.*\n", result.stderr)
+    assert snapshot(desk) == {}
+
+
+SLOWLY = """
+import shutil, time
+import typer
+import new_project
+
+copy = shutil.copyfile
+
+def slow_copy(source, target):
+    print("copying", flush=True)
+    time.sleep(0.1)
+    copy(source, target)
+
+shutil.copyfile = slow_copy
+typer.run(new_project.main)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_command_with_nothing_left(template, desk, number, code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, "my_project"],
+        cwd=desk,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment() | {"PYTHONPATH": str(template)},
+    )
+    assert process.stdout.readline() == "copying\n"
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "is ready" not in output
+    assert error == "stopped: nothing was created\n"
+    assert snapshot(desk) == {}
+
+
+# --- the real template -----------------------------------------------------------------------
+
+
+def test_the_real_setup_cfg_and_readme_take_the_name(tmp_path):
+    shutil.copy(ROOT / "setup.cfg", tmp_path)
+    shutil.copy(ROOT / "docs" / "PROJECT_README.md", tmp_path / "README.md")
+    new_project.set_name(tmp_path, "my_project")
+    setup = configparser.ConfigParser()
+    setup.read(tmp_path / "setup.cfg")
+    assert setup["metadata"]["name"] == "my_project"
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("# my_project\n")
+    assert "{name}" not in readme
+
+
+@pytest.mark.slow
+def test_a_real_project_trains_tests_and_passes_its_own_tests(tmp_path):
+    project = tmp_path / "my_project"
+    command = [sys.executable, ROOT / "new_project.py", project]
+    subprocess.run(command, check=True)  # the one process here whose coverage counts
+    for command in (
+        ["train.py", "-c", "digits.yaml", "trainer.epochs=1", "trainer.limit_batches=2"],
+        ["test.py", "-r", "saved/my_project_digits"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider"],
+    ):
+        result = subprocess.run(
+            [sys.executable, *command],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            env=clean_environment(),
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-5000:]
+    assert list(project.glob("saved/my_project_digits/*/checkpoints/model_best.pth"))
