@@ -1,0 +1,207 @@
+"""The contract of data loaders: an order fixed by (seed, epoch), found again at any batch."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
+
+from base import distributed
+from base.device import to_device
+from base.errors import DataError
+from base.sample_rng import mix
+from base.samples import BatchIndices, Samples
+
+
+class EpochBatchSampler(Sampler[BatchIndices]):
+    """Batches of positions, numbered through all epochs, so that any is found without the others.
+
+    Batch `g` is batch `g % len` of epoch `g // len`. The order of an epoch is a permutation seeded
+    by (seed, epoch). With several ranks a global batch of `batch_size * world_size` samples is cut
+    into even parts. A last one with fewer samples than ranks is left out of training, where every
+    rank must step; in evaluation only the ranks that have a part of it see it.
+    """
+
+    def __init__(self, num_samples: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
+        self.num_samples = num_samples
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank, self.world_size = distributed.rank(), distributed.world_size()
+        self.global_batch_size = batch_size * self.world_size
+        self.every_rank_steps = True
+        self.start, self.stop = 0, len(self)
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.num_samples, self.global_batch_size)
+        needed = self.world_size if self.every_rank_steps else self.rank + 1
+        return full + (rest >= needed)
+
+    def __iter__(self) -> Iterator[BatchIndices]:
+        epoch, order = -1, None
+        for number in range(self.start, self.stop):
+            if number // len(self) != epoch:
+                epoch = number // len(self)
+                order = self._order(epoch)
+            first = number % len(self) * self.global_batch_size
+            batch = order[first : first + self.global_batch_size]
+            yield BatchIndices(epoch, batch.tensor_split(self.world_size)[self.rank])
+
+    def weight(self, number: int) -> float:
+        """Return this rank's share of a global batch, 1.0 being an even one."""
+        size = self._global_size(number)
+        mine = size // self.world_size + (self.rank < size % self.world_size)
+        return mine * self.world_size / size
+
+    def count_samples(self, start: int, count: int) -> int:
+        """Return the number of samples of some batches, over all ranks."""
+        return sum(map(self._global_size, range(start, start + count)))
+
+    def _global_size(self, number: int) -> int:
+        first = number % len(self) * self.global_batch_size
+        return min(self.global_batch_size, self.num_samples - first)
+
+    def _order(self, epoch: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.num_samples)
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        return torch.randperm(self.num_samples, generator=generator)
+
+
+class BaseDataLoader(DataLoader):
+    """Batches of a map-style dataset in an order that the run's seed fixes.
+
+    `validation_split` is the share (0 to below 1) or number of samples that `split_validation`
+    holds back, chosen by the seed. `timeout` is in seconds and ends a run whose worker hangs. The
+    seed is torch's initial seed at construction, which a run sets before it builds anything.
+
+    Raises:
+        DataError: the dataset is empty or has no length, or the split leaves nothing.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        shuffle: bool = True,
+        validation_split: float = 0.0,
+        num_workers: int = 0,
+        collate_fn: Callable = default_collate,
+        *,
+        timeout: float = 0,
+        prefetch_factor: int | None = None,
+        indices: Tensor | None = None,
+    ) -> None:
+        seed = torch.initial_seed() % 2**63
+        if indices is None:
+            indices, self.valid_indices = split(dataset, validation_split, seed=seed)
+        samples = Samples(dataset, indices, seed=seed, collate_fn=collate_fn)
+        super().__init__(
+            samples,
+            batch_sampler=EpochBatchSampler(
+                len(samples), batch_size=batch_size, shuffle=shuffle, seed=seed
+            ),
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            timeout=timeout if num_workers else 0,
+            prefetch_factor=prefetch_factor if num_workers else None,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # its own, so that iterating draws nothing from the run's
+        )
+        self.per_rank_batch_size = batch_size
+        self.in_memory = False
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, start: int, count: int) -> Iterator[Any]:
+        """Yield `count` batches from the one numbered `start` through all epochs."""
+        self.batch_sampler.start, self.batch_sampler.stop = start, start + count
+        return iter(self)
+
+    def peek(self, device: torch.device, count: int = 32) -> Any:
+        """Return the inputs of the first samples on `device`, without starting a worker."""
+        positions = torch.arange(min(count, self.num_samples))
+        batch = self.dataset.__getitems__(BatchIndices(0, positions))
+        first = next(iter(batch.values())) if isinstance(batch, dict) else batch
+        return to_device(first[0] if isinstance(first, (tuple, list)) else first, device)
+
+    def split_validation(self) -> "BaseDataLoader | None":
+        """Return a loader, never shuffled, of the samples held back, or None if there are none."""
+        if len(self.valid_indices) == 0:
+            return None
+        return BaseDataLoader(
+            self.dataset.dataset,
+            self.per_rank_batch_size,
+            shuffle=False,
+            num_workers=self.num_workers,
+            collate_fn=self.dataset.collate_fn,
+            timeout=self.timeout,
+            prefetch_factor=self.prefetch_factor,
+            indices=self.valid_indices,
+        )
+
+    def prepare(
+        self,
+        transforms: Sequence[Callable],
+        *,
+        in_memory: bool | str,
+        device: torch.device,
+        training: bool,
+    ) -> str:
+        """Set the transforms and decide where samples are kept; return the choice in words.
+
+        `in_memory` True keeps them as tensors, False never, "auto" where they are known not to
+        change and fit. On an accelerator they are kept there when they fit.
+        """
+        samples = self.dataset
+        self.pin_memory = device.type == "cuda"
+        self.batch_sampler.every_rank_steps = training
+        samples.set_transforms(transforms)
+        if in_memory is False:
+            return f"read by {self.num_workers} workers, as configured"
+        reason = samples.reason_against_memory(forced=in_memory is True)
+        if in_memory is True and reason and training:
+            raise DataError(f"data_loader.in_memory is true, but {reason}")
+        if not reason and samples.collate_fn is not default_collate:
+            reason = "it has a collate function of its own"
+        if reason:
+            return f"read by {self.num_workers} workers: {reason}"
+        samples.keep_in_memory(device=device)
+        self.in_memory = True
+        if samples.is_batched:
+            self.num_workers = 0
+        megabytes = sum(tensor.nbytes for tensor in samples.tensors) / 1e6
+        return f"kept in memory ({megabytes:.0f} MB on {samples.tensors[0].device})"
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def split(dataset: Dataset, validation_split: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of training and of validation samples, (N,) int64 each.
+
+    Raises:
+        DataError: the dataset has no length, is empty, or the split leaves nothing to train on.
+    """
+    name = type(dataset).__name__
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"{name} has no length and no index; a resumable order needs both: give it "
+            "__len__ and __getitem__, or write its samples to files first"
+        )
+    total = len(dataset)
+    is_count = validation_split >= 1
+    held_back = int(validation_split) if is_count else math.floor(total * validation_split)
+    if not 0 <= held_back < total:
+        raise DataError(
+            f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
+            "train on"
+        )
+    if held_back == 0:
+        return torch.arange(total), torch.arange(0)
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(seed)))
+    return order[held_back:].sort().values, order[:held_back].sort().values

@@ -1,0 +1,88 @@
+"""The one family of errors a user can cause, each with the exit code it ends the process with."""
+
+import difflib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something the user can mend; shown as its message alone, without a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(UserError):
+    """A command that cannot be carried out as it was given."""
+
+
+class DataError(UserError):
+    """Data that is missing, damaged or does not fit."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged or does not fit."""
+
+    exit_code = 3
+
+
+class WriteError(UserError):
+    """A disk that is full or a place that cannot be written."""
+
+    exit_code = 4
+
+
+class DivergedError(UserError):
+    """A loss, a gradient or a weight that is no longer finite."""
+
+    exit_code = 5
+
+
+class StoppedError(UserError):
+    """A run ended by a signal after its state was saved; `exit_code` is 130 or 143."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a config: where it stands, the dotted path of the key, and what is wrong."""
+
+    where: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+
+
+class ConfigError(UserError):
+    """All mistakes of a config at once, one line each."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = list(dict.fromkeys(mistakes))
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return " (did you mean 'X'?)" for the nearest candidate, or "" when none is near."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+@contextmanager
+def exit_on_user_error(*, debug: bool = False) -> Iterator[None]:
+    """End the process with the error's message and exit code; `debug` shows its traceback."""
+    try:
+        yield
+    except UserError as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -1,0 +1,47 @@
+"""Files that are whole or absent."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from base.errors import WriteError
+
+TEMPORARY = ".tmp"
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Put a file in its place whole or not at all, and on the disk before this returns.
+
+    Raises:
+        WriteError: the disk is full or the place cannot be written; what was there is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if temporary.read_bytes() != data:
+            raise OSError("what was written reads back differently")
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Return the error that names `path` and says why it could not be written."""
+    return WriteError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,74 @@
+"""Stops a run before a loss that is not finite reaches the weights."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from base.errors import DivergedError
+
+
+class FiniteGuard:
+    """Looks at every loss before its backward pass.
+
+    On the CPU a look is free, so a bad loss raises at once. On an accelerator it would wait for the
+    device; there a flag on the device remembers the first bad step, and a fused optimizer that gets
+    it as `found_inf` leaves the weights as they were. `read` raises when the flag is set. Where the
+    optimizer is not fused, or a gradient scaler owns `found_inf`, every loss is waited for.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, device: torch.device, scaled: bool
+    ) -> None:
+        fused = all(group.get("fused") for group in optimizer.param_groups)
+        self.is_deferred = device.type != "cpu" and fused and not scaled
+        if self.is_deferred:
+            self.found_inf = torch.zeros(1, device=device)
+            self.bad_step = torch.zeros(1, device=device)
+            optimizer.grad_scale, optimizer.found_inf = None, self.found_inf
+
+    def check(self, losses: Mapping[str, Tensor], *, epoch: int, step: int) -> None:
+        """Look at a step's losses by component; both counts start at 1.
+
+        Raises:
+            DivergedError: one is not finite and looking was free.
+        """
+        for component, loss in losses.items():
+            if self.is_deferred:
+                bad = (~torch.isfinite(loss.detach())).float().reshape(1)
+                self.bad_step += bad * step * (1 - self.found_inf)
+                torch.maximum(self.found_inf, bad, out=self.found_inf)
+            elif not math.isfinite(value := loss.item()):
+                raise DivergedError(
+                    f"training diverged: {component} is {value} in epoch {epoch}, step {step}; the "
+                    "weights are those before it. Lower the learning rate, or set "
+                    "trainer.clip_grad_norm"
+                )
+
+    def read(self, *, epoch: int) -> None:
+        """Wait for the device and raise if a loss was not finite since the last look.
+
+        Raises:
+            DivergedError: with the first bad step.
+        """
+        if self.is_deferred and self.found_inf.item():
+            raise DivergedError(
+                f"training diverged: the loss is not finite in epoch {epoch}, step "
+                f"{int(self.bad_step.item())}; the weights are those before it. Lower the learning "
+                "rate, or set trainer.clip_grad_norm"
+            )
+
+
+def check_model_finite(model: nn.Module, *, epoch: int, step: int) -> None:
+    """Raise if a weight is not finite, so that such a model is never saved.
+
+    Raises:
+        DivergedError: naming the first such parameter.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise DivergedError(
+                f"training diverged: {name} is not finite in epoch {epoch}, step {step}; "
+                "the last good checkpoint is intact"
+            )

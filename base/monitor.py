@@ -1,0 +1,65 @@
+"""Watches one column: has it improved, and is it time to stop?"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from base.errors import UsageError, did_you_mean
+
+
+class Monitor:
+    """Follows "min COLUMN" or "max COLUMN"; "off" never improves and never stops.
+
+    Equal is not better, and NaN never improves. `early_stop` is the number of epochs without
+    improvement after which `should_stop` is true; 0 never stops.
+    """
+
+    def __init__(self, monitor: str = "off", *, early_stop: int = 0) -> None:
+        self.mode, _, self.column = monitor.partition(" ")
+        self.early_stop = early_stop
+        self.best = math.nan
+        self.best_epoch = 0
+        self.num_bad_epochs = 0
+
+    @property
+    def is_on(self) -> bool:
+        return self.mode != "off"
+
+    @property
+    def should_stop(self) -> bool:
+        return 0 < self.early_stop <= self.num_bad_epochs
+
+    def update(self, row: Mapping[str, float]) -> bool:
+        """Take an epoch's row and tell whether the column improved.
+
+        Raises:
+            UsageError: the row has no such column.
+        """
+        if not self.is_on:
+            return False
+        if self.column not in row:
+            near = did_you_mean(self.column, row)
+            raise UsageError(f"trainer.monitor: no column {self.column!r} was logged{near}")
+        value = row[self.column]
+        if self._is_better(value):
+            self.best, self.best_epoch, self.num_bad_epochs = value, int(row["epoch"]), 0
+            return True
+        self.num_bad_epochs += 1
+        return False
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value) or math.isnan(self.best):
+            return not math.isnan(value)
+        return value < self.best if self.mode == "min" else value > self.best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "num_bad_epochs": self.num_bad_epochs,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best = state["best"]
+        self.best_epoch = state["best_epoch"]
+        self.num_bad_epochs = state["num_bad_epochs"]

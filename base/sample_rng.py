@@ -1,0 +1,75 @@
+"""Random draws that belong to one sample of one epoch, whatever worker or batch it is read in.
+
+A key is a 64-bit integer made of (seed, epoch, index). Per-sample code gets the global generators
+seeded with it; code over a whole batch turns a tensor of keys into uniform draws at once.
+The mixing function is SplitMix64's (Steele et al., 2014, doi:10.1145/2660193.2660195).
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MASK = 2**64 - 1
+GOLDEN = 0x9E3779B97F4A7C15
+FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+SHIFTS = (30, 27, 31)
+
+
+def mix(*numbers: int) -> int:
+    """Return a 64-bit key of some whole numbers; equal numbers give equal keys."""
+    key = 0
+    for number in numbers:
+        key = (key + number + GOLDEN) & MASK
+        for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
+            key = ((key ^ (key >> shift)) * factor) & MASK
+    return key
+
+
+def sample_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:
+    """Return `mix(seed, epoch, index)` for every index, (B,) int64, on the device of `indices`."""
+    return _mix_tensor(indices + _signed(mix(seed, epoch) + GOLDEN))
+
+
+def uniform(keys: Tensor, num_draws: int) -> Tensor:
+    """Return draws from [0, 1), (B, num_draws) float32, that depend on each sample's key alone."""
+    counters = torch.arange(1, num_draws + 1, device=keys.device)
+    bits = _mix_tensor(keys[:, None] + counters * _signed(GOLDEN))
+    return _shift_right(bits, 40).to(torch.float32) * 2**-24
+
+
+def _mix_tensor(keys: Tensor) -> Tensor:
+    for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
+        keys = (keys ^ _shift_right(keys, shift)) * _signed(factor)
+    return keys
+
+
+def _shift_right(keys: Tensor, bits: int) -> Tensor:
+    return (keys >> bits) & (2 ** (64 - bits) - 1)  # int64 shifts copy the sign bit: clear it
+
+
+def _signed(number: int) -> int:
+    number &= MASK
+    return number - 2**64 if number >= 2**63 else number
+
+
+def seed_global_generators(key: int) -> None:
+    """Seed python's, numpy's and torch's CPU generator with a key."""
+    random.seed(key)
+    np.random.seed(key % 2**32)
+    torch.default_generator.manual_seed(key)
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give python's, numpy's and torch's CPU generator back as they were."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,0 +1,39 @@
+"""Turns SIGTERM, SIGINT and SIGUSR1 into a flag that the loop looks at between steps."""
+
+import os
+import signal
+from types import FrameType
+
+SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
+EXIT_CODES = {
+    int(s): 128 + int(signal.SIGINT if s == signal.SIGINT else signal.SIGTERM) for s in SIGNALS
+}
+
+
+class StopSignal:
+    """A context in which a signal is remembered, not acted on; a second SIGINT leaves at once.
+
+    `number` is the signal's number, 0 while none came. Python delivers signals to the main thread
+    only; elsewhere (a notebook's worker thread) the context does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        for signum in SIGNALS:
+            try:
+                self._previous[signum] = signal.signal(signum, self._remember)
+            except ValueError:  # not the main thread
+                break
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.number == signal.SIGINT:
+            os._exit(EXIT_CODES[signum])
+        self.number = signum
