@@ -1,0 +1,171 @@
+"""From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
+
+import logging
+import math
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from base import BaseDataLoader, Callback
+from base.build import build
+from base.checkpoint import read_checkpoint
+from base.config import Config, NodeConfig
+from base.errors import CheckpointError, ConfigError, Mistake
+from base.registry import (
+    CALLBACKS,
+    INITS,
+    LOSSES,
+    LR_SCHEDULERS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    Registry,
+)  # fmt: skip
+from trainer.trainer import count_batches
+
+log = logging.getLogger("train")
+
+
+def build_part(
+    config: Config, path: str, node: NodeConfig, registry: Registry, /, **runtime: Any
+) -> Any:
+    """Build one node of the config, `runtime` being what the project passes to it.
+
+    Raises:
+        ConfigError: a library's class refuses the args; the error says where they were read.
+    """
+    try:
+        return build(node.node(), registry, path=path, runtime=runtime)
+    except ConfigError as error:
+        mistakes = [Mistake(config.where(m.path), m.path, m.message) for m in error.mistakes]
+        raise ConfigError(mistakes) from error
+
+
+# --- model, loss, metrics -----------------------------------------------------------------------
+
+
+def build_model(config: Config, device: torch.device) -> nn.Module:
+    """Return the model on its device, its weights initialised, loaded and frozen as configured.
+
+    Raises:
+        ConfigError: a pattern of `freeze` matches no parameter.
+        CheckpointError: `weights` cannot be read or share no key with the model.
+    """
+    section = config.model
+    model = build_part(config, "model", section, MODELS)
+    if section.init is not None:
+        init = build_part(config, "model.init", section.init, INITS)
+        model.apply(lambda module: _initialise(module, init))
+    if section.weights is not None:
+        load_weights(model, Path(section.weights))
+    names = [name for name, _ in model.named_parameters()]
+    for number, pattern in enumerate(section.freeze):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise config.mistake(f"model.freeze.{number}", f"{pattern!r} matches no parameter")
+    for name, parameter in model.named_parameters():
+        if any(fnmatchcase(name, pattern) for pattern in section.freeze):
+            parameter.requires_grad_(False)
+    layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
+    return model.to(device, memory_format=layout)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load what fits of a checkpoint of this project or a safetensors file; say what did not.
+
+    Raises:
+        CheckpointError: the file cannot be read, or nothing in it fits.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            weights = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    else:
+        state = read_checkpoint(path)
+        weights = state.get("ema") or state.get("model")
+        if not isinstance(weights, dict):
+            raise CheckpointError(f"{path}: holds no model: not a checkpoint of this project")
+    own = model.state_dict()
+    fits = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    if not fits:
+        raise CheckpointError(f"{path}: no weight of it fits the model, of {len(weights)} there")
+    model.load_state_dict(fits, strict=False)
+    log.info("weights: %d of the model's %d tensors come from %s", len(fits), len(own), path)
+    for title, keys in (("kept as initialised", own), ("not used", weights)):
+        if left := [key for key in keys if key not in fits]:
+            log.info("weights %s: %s", title, ", ".join(left))
+
+
+def _initialise(module: nn.Module, init: Callable) -> None:
+    for parameter in module.parameters(recurse=False):
+        if parameter.ndim >= 2:
+            init(parameter)
+
+
+def build_loss(config: Config, device: torch.device) -> Callable:
+    """Return the loss; one with a state of its own, such as class weights, is on the device."""
+    loss = build_part(config, "loss", config.loss, LOSSES)
+    return loss.to(device) if isinstance(loss, nn.Module) else loss
+
+
+def build_metrics(config: Config) -> dict[str, Callable]:
+    """Return the metrics by their columns."""
+    return {
+        metric.column: build_part(config, f"metrics.{number}", metric, METRICS)
+        for number, metric in enumerate(config.metrics)
+    }
+
+
+# --- optimizer, scheduler, callbacks ------------------------------------------------------------
+
+
+def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.Optimizer:
+    """Return the optimizer over the model's parameters and the loss's, if it has any.
+
+    Raises:
+        ConfigError: a pattern of `param_groups` matches no parameter.
+    """
+    section = config.optimizer
+    left = dict(model.named_parameters())
+    if isinstance(loss, nn.Module):
+        left |= {f"loss.{name}": parameter for name, parameter in loss.named_parameters()}
+    groups = []
+    for number, group in enumerate(section.param_groups):
+        matching = [name for name in left if fnmatchcase(name, group.params)]
+        if not matching:
+            path = f"optimizer.param_groups.{number}.params"
+            raise config.mistake(path, f"{group.params!r} matches no parameter that is left")
+        groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
+    if left:
+        groups.append({"params": list(left.values())})
+    params = groups if section.param_groups else list(left.values())
+    return build_part(config, "optimizer", section, OPTIMIZERS, params=params)
+
+
+def build_lr_scheduler(
+    config: Config, optimizer: torch.optim.Optimizer, data_loader: BaseDataLoader
+) -> Any:
+    """Return the scheduler, or None; its length is the run's where it needs one and none is set."""
+    section = config.lr_scheduler
+    if section is None:
+        return None
+    steps = math.ceil(count_batches(config.trainer, data_loader) / config.trainer.accumulate)
+    length = config.trainer.epochs * (steps if section.interval == "step" else 1)
+    runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
+    if section.type == "ReduceLROnPlateau":
+        runtime["mode"] = config.trainer.monitor.split()[0]
+    return build_part(config, "lr_scheduler", section, LR_SCHEDULERS, **runtime)
+
+
+def build_callbacks(config: Config) -> list[Callback]:
+    return [
+        build_part(config, f"callbacks.{number}", node, CALLBACKS)
+        for number, node in enumerate(config.callbacks)
+    ]
