@@ -1,0 +1,162 @@
+"""What a run says on the console and in train.log: log lines and a progress bar that share it."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from base.files import write_error
+
+LOGGER_NAME = "train"
+VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
+
+
+def setup_logging(
+    log_file: Path | None, *, verbosity: int = 2, is_main: bool = True
+) -> logging.Logger:
+    """Send the project's logger, "train", to the console and to `log_file`, and return it.
+
+    The console shows plain messages: warnings only at `verbosity` 0, information at 1, all at 2;
+    the file gets all of them with their time. A process that `is_main` is false for shows warnings
+    and writes no file. Calling it again replaces what the last call set up.
+
+    Raises:
+        WriteError: `log_file` cannot be opened.
+    """
+    logger = logging.getLogger(LOGGER_NAME)
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _Console | _LogFile):
+            logger.removeHandler(handler)
+            handler.close()
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False  # notebooks put a handler on the root, which would repeat every line
+
+    console = _Console()
+    console.setLevel(VERBOSITY[verbosity] if is_main else logging.WARNING)
+    logger.addHandler(console)
+    if log_file is not None and is_main:
+        logger.addHandler(_open_log_file(log_file))
+    return logger
+
+
+class _Console(logging.StreamHandler):
+    """Messages on stdout, written around a live progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(_AroundTheBar())
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+class _AroundTheBar:
+    """A stream to the present sys.stdout, which tests and notebooks replace."""
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout, end="")
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def _open_log_file(path: Path) -> "_LogFile":
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise write_error(path, error) from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    return handler
+
+
+class _LogFile(logging.FileHandler):
+    """train.log; when it can no longer be written it says so once and the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        logger = logging.getLogger(LOGGER_NAME)
+        logger.removeHandler(self)
+        with suppress(OSError):
+            self.close()
+        logger.warning("%s; it ends here", write_error(Path(self.baseFilename), error))
+
+
+def format_values(values: Mapping[str, float]) -> str:
+    """Return `loss 0.1234  accuracy 0.98`: four significant digits each."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+class ProgressBar:
+    """The steps of one epoch: a live bar in a terminal or a notebook, else now and then a line.
+
+    `total` is the number of steps, `initial` those done before. `update()` may be called every
+    step; text is formed only in `show(loss=...)`, which the loop calls at its log interval.
+    """
+
+    def __init__(
+        self, total: int | None, *, description: str, initial: int = 0, enabled: bool = True
+    ) -> None:
+        self._total = total
+        self._description = description
+        self._num_done = initial
+        self._enabled = enabled
+        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._bar = _live_bar(total, description, initial) if enabled else None
+        if self._bar is not None:
+            self.update = self._bar.update  # one call less per step
+
+    def update(self, num_steps: int = 1) -> None:
+        """Count `num_steps` more."""
+        self._num_done += num_steps
+
+    def show(self, **values: float) -> None:
+        """Put the values beside the bar, to be seen when it is next drawn."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(format_values(values), refresh=False)
+        elif self._enabled and time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            done = f"{self._num_done}/{self._total or '?'}"
+            logging.getLogger(LOGGER_NAME).info(
+                "%s  step %s  %s", self._description, done, format_values(values)
+            )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _live_bar(total: int | None, description: str, initial: int) -> tqdm | None:
+    from tqdm.auto import tqdm as auto_tqdm
+
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in auto_tqdm.__mro__)
+    if not (in_notebook or sys.stderr.isatty()):
+        return None
+
+    class Bar(auto_tqdm):
+        monitor_interval = 0  # no thread of tqdm's own: data workers are forked from this process
+
+    return Bar(
+        total=total, desc=description, initial=initial, unit="step", leave=False, dynamic_ncols=True
+    )

@@ -1,0 +1,69 @@
+"""TensorBoard event files, in order. Imports tensorboard: import it only where that is on."""
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch.utils.tensorboard import FileWriter, RecordWriter, SummaryWriter
+
+
+class EventWriter(SummaryWriter):
+    """torch's SummaryWriter, with all of its `add_*`, over one `EventFile` in `folder`.
+
+    From `purge_step` on, the events of earlier files are hidden; with None none of them are.
+    """
+
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
+        self._folder = Path(folder)
+        super().__init__(str(folder), purge_step=purge_step)
+
+    def _get_file_writer(self) -> FileWriter:
+        if self.file_writer is None:
+            self.file_writer = _DirectFileWriter(EventFile(self._folder, self.purge_step))
+            self.all_writers = {str(self._folder): self.file_writer}
+        return self.file_writer
+
+
+class _DirectFileWriter(FileWriter):
+    def __init__(self, event_file: "EventFile") -> None:
+        self.event_writer = event_file
+
+
+class EventFile:
+    """One event file, written by the thread that calls.
+
+    tensorboard's own EventFileWriter writes from a thread, which prints a traceback of its own when
+    the disk is full, and its file names do not sort by time within one second or after the clock
+    was set back. TensorBoard reads the files by name: out of order, a resumed run shows twice.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        seconds = (path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*"))
+        stamps = [int(text) for text in seconds if text.isdigit()]
+        stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
+        name = f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
+        self._folder = folder
+        self._file = open(folder / name, "xb")  # noqa: SIM115
+        self._records = RecordWriter(self._file)
+        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        # TensorBoard takes the first START of a folder for its beginning and hides nothing for it,
+        # so the first file needs one for the second file's to count.
+        if purge_step is not None or not stamps:
+            start = SessionLog(status=SessionLog.START)
+            self.add_event(Event(wall_time=time.time(), step=purge_step or 0, session_log=start))
+        self.flush()
+
+    def get_logdir(self) -> str:
+        return str(self._folder)
+
+    def add_event(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        self._records.flush()
+
+    def close(self) -> None:
+        self._records.close()

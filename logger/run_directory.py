@@ -1,0 +1,186 @@
+"""The directory of one run: the names in it and its lock."""
+
+import logging
+import os
+import re
+import weakref
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import IO
+
+from base.errors import UsageError
+from base.files import write_error
+
+RUN_ID_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"  # sorts by time; the last field is microseconds
+RUN_ID_RULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+class RunDirectory:
+    """saved/<name>/<run_id>/ and the names of what lies in it; constructing one touches nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._lock_file: IO[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def summary_file(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def curves_file(self) -> Path:
+        return self.path / "curves.png"
+
+    def acquire(self) -> None:
+        """Make the folder and keep it for this process until `release`, or until the process ends.
+
+        Raises:
+            UsageError: another process, or another part of this one, has it.
+            WriteError: the folder or the lock in it cannot be written.
+        """
+        if self._lock_file is not None:
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self.path / ".lock", "a+", encoding="ascii")  # noqa: SIM115
+            with ExitStack() as on_failure:
+                on_failure.callback(file.close)
+                self._lock(file)
+                file.truncate(0)
+                file.write(f"{os.getpid()}\n")
+                file.flush()
+                on_failure.pop_all()
+        except OSError as error:
+            raise write_error(self.path, error) from error
+        _close_after_fork(file)
+        self._lock_file = file
+
+    def _lock(self, file: IO[str]) -> None:
+        try:
+            _lock_or_raise(file)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            pid = file.read().strip()
+            holder = f" (pid {pid})" if pid else ""
+            raise UsageError(f"{self.path} is in use by another process{holder}") from None
+        except OSError as error:
+            logging.getLogger("train").warning(
+                "%s: this file system has no locks (%s); start no second process on this run",
+                self.path,
+                error.strerror,
+            )
+
+    def release(self) -> None:
+        """Let another process have the run; harmless when it is not held."""
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+
+def _lock_or_raise(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(1 << 30)  # far behind the pid, which others must be able to read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _close_after_fork(file: IO[str]) -> None:
+    """Keep a forked data worker, which outlives a killed parent by seconds, from holding on."""
+    reference = weakref.ref(file)
+
+    def close_in_child() -> None:
+        if (held := reference()) is not None:
+            held.close()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close_in_child)
+
+
+def new_run_id() -> str:
+    """Return the local time to the microsecond: `2026-11-21_23-30-59-123456`."""
+    return datetime.now().strftime(RUN_ID_FORMAT)
+
+
+def acquire_new(parent: Path, run_id: str | None = None) -> RunDirectory:
+    """Make a run directory that did not exist before in `parent`, and acquire it.
+
+    Raises:
+        UsageError: the given `run_id` is no valid name or exists already.
+        WriteError: the directory cannot be made.
+    """
+    if run_id is not None:
+        check_run_id(run_id)
+    while True:
+        run = RunDirectory(Path(parent) / (run_id or new_run_id()))
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            if run_id is not None or not run.path.is_dir():
+                raise UsageError(f"{run.path} exists already; name another run") from None
+        except OSError as error:
+            raise write_error(run.path, error) from error
+        else:
+            run.acquire()
+            return run
+
+
+def check_run_id(run_id: str) -> None:
+    """Raise a UsageError unless `run_id` is safe as the name of one folder."""
+    if not RUN_ID_RULE.fullmatch(run_id):
+        raise UsageError(
+            f"run id {run_id!r}: expected 1 to 100 letters, digits, '.', '_' or '-', "
+            "the first of them no '.' or '-'"
+        )
+
+
+def newest_run(path: Path) -> RunDirectory | None:
+    """Return the run at `path` (it has a config.yaml), or the newest run in it, or None.
+
+    A run's age is the start time in its name; under a name of the user's, that of its config.yaml.
+    """
+    run = RunDirectory(path)
+    if run.config_file.is_file():
+        return run
+    children = run.path.iterdir() if run.path.is_dir() else ()
+    runs = [child for child in map(RunDirectory, children) if child.config_file.is_file()]
+    return max(runs, key=_start_time, default=None)
+
+
+def _start_time(run: RunDirectory) -> float:
+    try:
+        return datetime.strptime(run.run_id, RUN_ID_FORMAT).timestamp()
+    except ValueError:
+        return run.config_file.stat().st_mtime

@@ -1,0 +1,170 @@
+"""What a trainer tells, and where each of it goes."""
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from base.files import write_atomic
+from logger.console import LOGGER_NAME, format_values
+from logger.run_directory import RunDirectory
+from logger.writers import CsvWriter, TensorBoardWriter, flatten
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
+
+
+class RunLogger:
+    """What a trainer tells, and where it goes: console, train.log, metrics.csv, TensorBoard.
+
+    Without a `run` (other ranks, `--check`) nothing goes anywhere. On a resume, `resume_epoch` is
+    the number of completed epochs and `resume_step` the restored step, `mid_epoch` when that lies
+    within an epoch; what an earlier process logged after that is dropped. TensorBoard never stops
+    a run: when it fails it says so once and is off.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory | None,
+        *,
+        tensorboard: bool = True,
+        csv: bool = True,
+        resume_epoch: int = 0,
+        resume_step: int | None = None,
+        mid_epoch: bool = False,
+    ) -> None:
+        self._run = run
+        self._is_resumed = resume_step is not None
+        self._rows: list[Mapping[str, float]] = []
+        self._csv: CsvWriter | None = None
+        self.tensorboard: TensorBoardWriter | None = None
+        if run is not None and csv:
+            self._csv = CsvWriter(run.metrics_file)
+            self._csv.cut_back(resume_epoch)
+            self._rows = self._csv.rows()
+        if run is not None and tensorboard:
+            first = 0 if resume_step is None else resume_step + 1
+            valid_first = first - 1 if self._is_resumed and mid_epoch else first
+            self._open_tensorboard(run, first, valid_first)
+
+    def _open_tensorboard(self, run: RunDirectory, purge_train: int, purge_valid: int) -> None:
+        try:
+            self.tensorboard = TensorBoardWriter(
+                run.tensorboard, purge_train=purge_train, purge_valid=purge_valid
+            )
+        except Exception as error:  # a chart is not worth a run, whatever is wrong with it
+            _warn("TensorBoard is off", error)
+
+    def _to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
+        if self.tensorboard is None:
+            return
+        try:
+            write(self.tensorboard)
+        except Exception as error:  # as above
+            _warn("TensorBoard is off from here on", error)
+            with suppress(Exception):
+                self.tensorboard.close()
+            self.tensorboard = None
+
+    def log_config(self, text: str) -> None:
+        """Show the config, as YAML text, in TensorBoard; once, not after a resume."""
+        if not self._is_resumed:
+            self._to_tensorboard(lambda board: board.text("config", f"```yaml\n{text}\n```"))
+
+    def log_model(self, model: "nn.Module", inputs: Any) -> None:
+        """Show the graph of the plain `model` and a sheet of its inputs (B, ...); not after a
+        resume."""
+        if not self._is_resumed:
+            self._to_tensorboard(lambda board: board.images("inputs", inputs))
+            self._to_tensorboard(lambda board: board.graph(model, inputs))
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
+        """Add to the training curves at the optimizer step `step`."""
+        self._to_tensorboard(lambda board: board.train(values, step))
+
+    def log_epoch(self, row: Mapping[str, float | int], *, num_epochs: int) -> None:
+        """Write a finished epoch: a line on the console, a row of metrics.csv, validation curves.
+
+        `row` has `epoch`, `step`, `seconds`, `samples_per_second`, `lr`, then the results.
+
+        Raises:
+            WriteError: metrics.csv cannot be written.
+        """
+        if self._run is None:
+            return
+        self._rows.append(dict(row))
+        if self._csv is not None:
+            self._csv.write(row)
+        valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
+        self._to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
+        results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
+        logging.getLogger(LOGGER_NAME).info(
+            "epoch %d/%d  %s  %.1f s  %.0f samples/s",
+            row["epoch"],
+            num_epochs,
+            results,
+            row["seconds"],
+            row["samples_per_second"],
+        )
+
+    def flush(self) -> None:
+        """Give what was told to the operating system; before each checkpoint."""
+        self._to_tensorboard(lambda board: board.flush())
+
+    def finish(self, summary: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
+        """Write what a finished run leaves: summary.json, the HPARAMS tab, curves.png.
+
+        `hparams` is the config as plain nested data. Results in `summary` become its outcome there.
+
+        Raises:
+            WriteError: summary.json or curves.png cannot be written.
+        """
+        if self._run is None:
+            return
+        text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+        write_atomic(self._run.summary_file, text + "\n")
+        outcome = {
+            f"summary/{name}": value
+            for name, value in flatten(summary).items()
+            if isinstance(value, float) and name.rpartition(".")[2] not in NOT_RESULTS
+        }
+        self._to_tensorboard(lambda board: board.hparams(hparams, outcome))
+        self._plot_curves(str(hparams.get("name", "")), hparams.get("trainer") or {})
+
+    def _plot_curves(self, name: str, trainer: Mapping[str, Any]) -> None:
+        assert self._run is not None
+        if not self._rows:
+            return
+        try:
+            from logger.plots import plot_curves
+        except ImportError as error:
+            _warn("no curves.png", error)
+            return
+        title = "  ".join(filter(None, (name, self._run.run_id)))
+        monitor = str(trainer.get("monitor") or "min val_loss")
+        plot_curves(self._rows, self._run.curves_file, title=title, monitor=monitor)
+
+    def close(self) -> None:
+        """Close the event files."""
+        self._to_tensorboard(lambda board: board.close())
+        self.tensorboard = None
+
+
+def _warn(what: str, error: Exception) -> None:
+    reason = f"{type(error).__name__}: {error}"
+    logging.getLogger(LOGGER_NAME).warning("%s: %s", what, reason)
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: no NaN or infinity, paths and the like as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,203 @@
+"""What a trainer tells arrives everywhere it should, and a failing chart stops nothing."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from base.errors import WriteError
+from logger import RunDirectory, RunLogger, setup_logging
+
+CONFIG = {"name": "tiny", "trainer": {"monitor": "min val_loss"}}
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    setup_logging(None)
+    return run
+
+
+def row(epoch):
+    return {
+        "epoch": epoch,
+        "step": 10 * epoch,
+        "seconds": 4.08,
+        "samples_per_second": 12345.6,
+        "lr": 0.1,
+        "loss": 1 / epoch,
+        "accuracy": 0.98765,
+        "val_loss": 2 / epoch,
+    }
+
+
+def train(logger, epochs, *, first_step=None):
+    """Tell `logger` epochs of ten steps, the first of them perhaps from its middle on."""
+    for epoch in epochs:
+        start = first_step if first_step and epoch == epochs[0] else 10 * epoch - 9
+        for step in range(start, 10 * epoch + 1):
+            logger.log_step({"loss": 1 / step}, step)
+        logger.log_epoch(row(epoch), num_epochs=3)
+
+
+def curve(run, part, tag="loss"):
+    events = EventAccumulator(str(run.tensorboard / part), {"scalars": 0}).Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def test_an_epoch_is_one_line_one_row_and_one_point(run, capsys):
+    logger = RunLogger(run)
+    logger.log_epoch(row(2), num_epochs=20)
+    logger.close()
+    assert capsys.readouterr().out == (
+        "epoch 2/20  loss 0.5  accuracy 0.9877  val_loss 1  4.1 s  12346 samples/s\n"
+    )
+    header, line = run.metrics_file.read_text().splitlines()
+    assert header == "epoch,step,seconds,samples_per_second,lr,loss,accuracy,val_loss"
+    assert line == "2,20,4.08,12345.6,0.1,0.5,0.98765,1.0"
+    assert curve(run, "valid") == [(20, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("step", "mid_epoch"), [(10, False), (14, True), (20, True), (20, False), (30, False)]
+)
+def test_a_resumed_run_logs_what_an_uninterrupted_one_does(run, tmp_path, step, mid_epoch):
+    whole = RunDirectory(tmp_path / "whole")
+    whole.path.mkdir()
+    logger = RunLogger(whole)
+    train(logger, [1, 2, 3])
+    logger.close()
+
+    logger = RunLogger(run)
+    train(logger, [1, 2, 3])  # more than its last checkpoint has
+    logger.close()
+    num_completed = (step - 1) // 10 if mid_epoch else step // 10
+    logger = RunLogger(run, resume_epoch=num_completed, resume_step=step, mid_epoch=mid_epoch)
+    train(logger, range(num_completed + 1, 4), first_step=step + 1)
+    logger.close()
+
+    assert run.metrics_file.read_text() == whole.metrics_file.read_text()
+    assert curve(run, "train") == curve(whole, "train")
+    assert curve(run, "valid") == curve(whole, "valid")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from logger import RunDirectory, RunLogger
+logger = RunLogger(RunDirectory(Path(sys.argv[1])))
+for step in range(1, 9):
+    logger.log_step({"loss": 1 / step}, step)
+    logger.log_epoch({"epoch": step, "step": step, "seconds": 1, "samples_per_second": 1,
+                      "loss": 1 / step, "val_loss": 1.0}, num_epochs=9)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_a_run(run):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", KILLED, str(run.path)], env=environment, check=False)
+
+
+def test_a_killed_run_loses_nothing_it_was_told(run):
+    kill_a_run(run)
+    assert [step for step, _ in curve(run, "train")] == list(range(1, 9))
+    assert [step for step, _ in curve(run, "valid")] == list(range(1, 9))
+    logger = RunLogger(run, resume_epoch=8, resume_step=8)
+    logger.close()
+    assert len(run.metrics_file.read_text().splitlines()) == 9
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_clean(run):
+    kill_a_run(run)
+    logger = RunLogger(run)
+    logger.log_step({"loss": 0.5}, 1)
+    logger.close()
+    assert not run.metrics_file.exists()
+    assert curve(run, "train") == [(1, 0.5)]
+
+
+def test_config_graph_and_inputs_are_shown_once(run):
+    model, inputs = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), torch.rand(4, 1, 8, 8)
+    for logger in (RunLogger(run), RunLogger(run, resume_step=5, mid_epoch=True)):
+        logger.log_config("seed: 1")
+        logger.log_model(model, inputs)
+        logger.close()
+    events = EventAccumulator(str(run.tensorboard / "train"), {"tensors": 0}).Reload()
+    assert events.Tags()["graph"]
+    assert events.Tags()["images"] == ["inputs"]
+    [event] = events.Tensors("config/text_summary")
+    assert event.tensor_proto.string_val == [b"```yaml\nseed: 1\n```"]
+
+
+def test_finishing_leaves_a_summary_and_curves(run):
+    logger = RunLogger(run)
+    train(logger, [1, 2])
+    logger.finish({"best": {"val_loss": 1.0}, "worst": float("nan"), "run": run.path}, CONFIG)
+    logger.close()
+    summary = json.loads(run.summary_file.read_text())
+    assert summary == {"best": {"val_loss": 1.0}, "worst": None, "run": str(run.path)}
+    assert run.curves_file.read_bytes().startswith(b"\x89PNG")
+    assert curve(run, ".", "summary/best.val_loss") == [(0, 1.0)]
+
+
+def test_without_a_run_nothing_is_written_or_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    logger = RunLogger(None)
+    logger.log_config("seed: 1")
+    logger.log_model(nn.Linear(2, 2), torch.zeros(1, 2))
+    train(logger, [1])
+    logger.flush()
+    logger.finish({"best": 1.0}, CONFIG)
+    logger.close()
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_writers_that_are_off_write_nothing(run):
+    logger = RunLogger(run, tensorboard=False, csv=False)
+    train(logger, [1])
+    logger.finish({}, CONFIG)
+    logger.close()
+    assert {path.name for path in run.path.iterdir()} == {"summary.json", "curves.png"}
+
+
+def test_a_missing_tensorboard_costs_one_warning(run, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "logger.event_file", raising=False)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    logger = RunLogger(run)
+    train(logger, [1])
+    logger.finish({}, CONFIG)
+    assert capsys.readouterr().out.count("warning: TensorBoard is off: ") == 1
+    assert run.metrics_file.exists()
+
+
+def test_tensorboard_that_fails_is_off_and_the_run_goes_on(run, monkeypatch, capsys):
+    def full(self, event):
+        raise OSError(28, "No space left on device")
+
+    logger = RunLogger(run)
+    monkeypatch.setattr("logger.event_file.EventFile.add_event", full)
+    train(logger, [1])
+    logger.finish({}, CONFIG)
+    logger.close()
+    assert capsys.readouterr().out.count("warning: TensorBoard is off from here on: OSError") == 1
+    assert run.metrics_file.exists()
+
+
+def test_a_full_disk_stops_the_run_where_the_record_is_at_stake(run, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    logger = RunLogger(run, tensorboard=False)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(WriteError, match=r"metrics.csv: cannot be written: No space left"):
+        logger.log_epoch(row(1), num_epochs=3)
+    with pytest.raises(WriteError, match=r"summary.json: cannot be written: No space left"):
+        logger.finish({}, CONFIG)
