@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from base.config import Config
-    from trainer.run import Start
+    from trainer import Trainer
+    from trainer.start import Start
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -22,9 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def command(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="Changes to the config: optimizer.args.lr=0.1"
-        ),
+        typer.Argument(metavar="KEY=VALUE", help="Changes to the config: optimizer.args.lr=0.1"),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("-c", "--config", help="A config, as given or below configs/.")
@@ -71,61 +72,78 @@ def command(
         if resume is not None and run_id is not None:
             raise UsageError("-r names the run to continue; --run-id goes with -c")
 
-        from trainer.run import start_from_checkpoint, start_from_config
+        from trainer.start import start_from_checkpoint, start_from_config
 
         if resume is not None:
             loaded, start = start_from_checkpoint(resume, changes)
         else:
             loaded, start = start_from_config(config, changes, run_id)
         if check:
-            from trainer.checking import check_config
+            from base.device import select_device
+            from logger import setup_logging
+            from trainer.sheet import print_sheet
 
-            check_config(loaded)
+            setup_logging(None)
+            print_sheet(assemble(loaded, select_device(loaded.device)))
         else:
             main(loaded, start)
 
 
 def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
-    """Assemble a run from its config, train it to the end, and return its summary."""
+    """Train a config from its start to the end, and return the summary of the run."""
     from base import distributed
-    from base.device import seed_everything, select_device, set_deterministic
-    from base.registry import TRAINERS
-    from base.sample_rng import mix
+    from base.device import select_device
     from logger import setup_logging
-    from trainer import parts
-    from trainer.data import build_data
-    from trainer.run import Start, announce, open_run
+    from trainer.run import announce, open_run
+    from trainer.start import Start
 
     start = start or Start()
     setup_logging(None, verbosity=config.logger.verbosity, is_main=distributed.is_main())
     if (summary := start.finished_summary(config)) is not None:
         return announce(start.run, summary, finished_before=True)
-
     device = select_device(config.device)
-    set_deterministic(config.trainer.deterministic)
-    seed_everything(config.seed)
     with distributed.process_group(device):
-        data_loader, valid_data_loader = build_data(config, device)
-        model = parts.build_model(config, device)
-        loss = parts.build_loss(config, device)
-        optimizer = parts.build_optimizer(config, model, loss)
-        lr_scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
-        seed_everything(mix(config.seed, distributed.rank()))  # dropout differs between ranks
-        trainer = parts.build_part(
-            config, "trainer", config.trainer, TRAINERS,
-            model=model, loss=loss, metrics=parts.build_metrics(config),
-            optimizer=optimizer, lr_scheduler=lr_scheduler,
-            data_loader=data_loader, valid_data_loader=valid_data_loader,
-            callbacks=parts.build_callbacks(config), config=config, device=device,
-        )  # fmt: skip
+        trainer = assemble(config, device)
         if start.state is not None:
             trainer.load_state_dict(start.state)
         with open_run(config, start) as (run, logger, checkpoints):
             logger.log_config(config.to_yaml())
-            logger.log_model(model, data_loader.peek(device))
+            logger.log_model(trainer.network, trainer.data_loader.peek(device))
             summary = trainer.fit(logger=logger, checkpoints=checkpoints)
             logger.finish(summary, config.model_dump())
         return announce(run, summary)
+
+
+def assemble(config: "Config", device: "torch.device") -> "Trainer":
+    """Build every part that a config names, and the trainer of them."""
+    from base import distributed
+    from base.device import seed_everything, set_deterministic
+    from base.registry import TRAINERS
+    from base.sample_rng import mix
+    from trainer import parts
+    from trainer.data import build_data
+
+    set_deterministic(config.trainer.deterministic)
+    seed_everything(config.seed)
+    data_loader, valid_data_loader = build_data(config, device)
+    model = parts.build_model(config, device)
+    loss = parts.build_loss(config, device)
+    optimizer = parts.build_optimizer(config, model, loss)
+    trainer = parts.build_part(
+        config, "trainer", config.trainer, TRAINERS,
+        model=model,
+        loss=loss,
+        metrics=parts.build_metrics(config),
+        optimizer=optimizer,
+        lr_scheduler=parts.build_lr_scheduler(config, optimizer, data_loader),
+        data_loader=data_loader,
+        valid_data_loader=valid_data_loader,
+        callbacks=parts.build_callbacks(config),
+        config=config,
+        device=device,
+    )  # fmt: skip
+    seed_everything(mix(config.seed, distributed.rank()))  # dropout differs between ranks
+    return trainer
 
 
 if __name__ == "__main__":

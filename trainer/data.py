@@ -152,9 +152,10 @@ def _data_errors() -> Iterator[None]:
             raise  # a bug of the project's own dataset keeps its traceback
         name = type(dataset).__name__ if dataset is not None else "the dataset"
         folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "root", None)
-        place = f" Put its files into {folder}/, or" if folder else " Put its files in place, or"
+        cause = " ".join(str(error).split())
+        place = f"Put its files into {folder}/, or" if folder else "Put its files in place, or"
         raise DataError(
-            f"{name} could not be fetched or read: {error}.{place} start with data that needs no "
+            f"{name} could not be fetched or read ({cause}). {place} start with data that needs no "
             "download: python train.py -c digits.yaml"
         ) from error
 

@@ -1,0 +1,54 @@
+"""Every shipped config is right, says how it did, and every key stands in the reference."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from base.config import (
+    Config,
+    DataLoaderConfig,
+    DatasetConfig,
+    LoggerConfig,
+    LrSchedulerConfig,
+    MetricConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainerConfig,
+)  # fmt: skip
+from base.config_check import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted((ROOT / "configs").iterdir())
+SECTIONS = {
+    "": Config,
+    "dataset": DatasetConfig,
+    "data_loader": DataLoaderConfig,
+    "model": ModelConfig,
+    "metrics": MetricConfig,
+    "optimizer": OptimizerConfig,
+    "lr_scheduler": LrSchedulerConfig,
+    "trainer": TrainerConfig,
+    "logger": LoggerConfig,
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_a_shipped_config_has_no_mistake(path, project_root, monkeypatch):
+    monkeypatch.chdir(project_root)
+    assert load_config(path).name
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.suffix == ".yaml"], ids=lambda p: p.name)
+def test_a_yaml_opens_with_its_command_and_its_result(path):
+    command, result = path.read_text().splitlines()[:2]
+    assert command == f"# python train.py -c {path.name}"
+    assert re.fullmatch(r"# hardware: .+  time: .+  score: .+", result)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_stands_in_the_reference(section):
+    reference = (ROOT / "docs" / "CONFIG.md").read_text()
+    keys = set(SECTIONS[section].model_fields) - {"type", "args"}
+    missing = [key for key in keys if not re.search(rf"`({section}\.)?{key}`", reference)]
+    assert not missing

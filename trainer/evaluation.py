@@ -1,0 +1,147 @@
+"""What a model makes of its test data: metrics, predictions, confusions, the worst samples."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from base import BaseDataLoader
+from base.files import write_atomic, write_error
+from base.metric_tracker import MetricTracker
+from base.samples import BatchIndices
+from trainer.trainer import Trainer
+
+NUM_WORST = 32
+
+
+class PredictionTracker(MetricTracker):
+    """A tracker that also keeps what each sample was predicted as.
+
+    Class scores (B, K) with class targets (B,) are kept as `prediction`, `confidence` (its share
+    of the softmax) and `loss` (cross-entropy); real outputs as `prediction` and `loss` (squared
+    error). Anything else is not kept.
+    """
+
+    def __init__(self, metrics: Mapping[str, Any], *, device: torch.device) -> None:
+        super().__init__(metrics, device=device)
+        self.kind = ""
+        self.columns: dict[str, list[Tensor]] = {}
+
+    def update(self, output: Any, target: Any, count: int) -> None:
+        super().update(output, target, count)
+        if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
+            return
+        if output.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
+            self.kind = "classification"
+            shares = output.float().softmax(dim=1)
+            confidence, prediction = shares.max(dim=1)
+            loss = F.cross_entropy(output.float(), target, reduction="none")
+            self._keep(target=target, prediction=prediction, confidence=confidence, loss=loss)
+        elif target.is_floating_point() and output.numel() == target.numel() == count:
+            self.kind = "regression"
+            target, prediction = target.flatten(), output.flatten()
+            self._keep(target=target, prediction=prediction, loss=(prediction - target) ** 2)
+
+    def _keep(self, **columns: Tensor) -> None:
+        for name, values in columns.items():
+            self.columns.setdefault(name, []).append(values.cpu())
+
+    def predictions(self) -> dict[str, Tensor]:
+        """Return the kept columns, (N,) each, in the order of the samples."""
+        return {name: torch.cat(parts) for name, parts in self.columns.items()}
+
+
+def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str, float]:
+    """Evaluate the trainer's model, write the reports into `folder`, and return the metrics.
+
+    Raises:
+        WriteError: the folder cannot be written.
+    """
+    tracker = PredictionTracker(trainer.metrics, device=trainer.device)
+    trainer.valid_metrics = tracker
+    metrics = trainer.evaluate()
+    predictions = tracker.predictions()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    if tracker.kind == "classification":
+        labels = class_names(loader, predictions)
+        report_classes(predictions, labels, folder)
+        show_worst(loader, predictions, labels, folder / "worst.png")
+    elif tracker.kind == "regression":
+        metrics |= regression_scores(predictions)
+    if predictions:
+        write_predictions(predictions, folder / "predictions.csv")
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def class_names(loader: BaseDataLoader, predictions: Mapping[str, Tensor]) -> list[str]:
+    """Return the dataset's `classes`, or numbers where it has none or too few."""
+    highest = int(max(predictions["target"].max(), predictions["prediction"].max()))
+    names = [str(name) for name in getattr(loader.dataset.dataset, "classes", [])]
+    return names if len(names) > highest else [str(number) for number in range(highest + 1)]
+
+
+def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], folder: Path) -> None:
+    """Print and write scikit-learn's classification report, and the confusion matrix."""
+    import pandas as pd
+    from sklearn.metrics import classification_report, confusion_matrix
+
+    from logger.plots import plot_confusion_matrix
+
+    truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
+    numbers = range(len(labels))
+    report = classification_report(
+        truth, prediction, labels=numbers, target_names=labels, digits=4, zero_division=0
+    )
+    print(report)
+    write_atomic(folder / "report.txt", report)
+    matrix = confusion_matrix(truth, prediction, labels=numbers)
+    table = pd.DataFrame(matrix, index=pd.Index(labels, name="true \\ predicted"), columns=labels)
+    write_atomic(folder / "confusion_matrix.csv", table.to_csv())
+    plot_confusion_matrix(matrix, labels, folder / "confusion_matrix.png")
+
+
+def regression_scores(predictions: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the mean absolute error, the root mean squared error and R2."""
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
+    return {
+        "mae": float(mean_absolute_error(truth, prediction)),
+        "rmse": float(root_mean_squared_error(truth, prediction)),
+        "r2": float(r2_score(truth, prediction)),
+    }
+
+
+def show_worst(
+    loader: BaseDataLoader, predictions: Mapping[str, Tensor], labels: Sequence[str], path: Path
+) -> None:
+    """Draw the samples with the highest loss, where inputs are images (B, C, H, W), C 1 or 3."""
+    from logger.plots import plot_image_sheet
+
+    worst = predictions["loss"].argsort(descending=True)[:NUM_WORST]
+    images = loader.dataset.__getitems__(BatchIndices(0, worst))[0]
+    if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
+        return
+    titles = [
+        f"{labels[predictions['target'][i]]}, not {labels[predictions['prediction'][i]]}"
+        if predictions["target"][i] != predictions["prediction"][i]
+        else f"{labels[predictions['target'][i]]}, {predictions['confidence'][i]:.0%} sure"
+        for i in worst.tolist()
+    ]
+    plot_image_sheet(images.cpu(), titles, path)
+
+
+def write_predictions(predictions: Mapping[str, Tensor], path: Path) -> None:
+    """Write one row for each sample, by its position in the test data."""
+    import pandas as pd
+
+    table = pd.DataFrame({name: values.numpy() for name, values in predictions.items()})
+    write_atomic(path, table.to_csv(index_label="index"))
