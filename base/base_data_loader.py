@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
 
 from base import distributed
 from base.device import to_device
-from base.errors import DataError
+from base.errors import DataError, UsageError
 from base.sample_rng import mix
 from base.samples import BatchIndices, Samples
+from base.stop_signal import leave_signals_to_parent
 
 
 class EpochBatchSampler(Sampler[BatchIndices]):
@@ -25,28 +27,31 @@ class EpochBatchSampler(Sampler[BatchIndices]):
     """
 
     def __init__(self, num_samples: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
+        if batch_size < 1:
+            raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
         self.num_samples = num_samples
         self.shuffle = shuffle
         self.seed = seed
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.global_batch_size = batch_size * self.world_size
         self.every_rank_steps = True
-        self.start, self.stop = 0, len(self)
+        self.start, self.stop = 0, None
 
     def __len__(self) -> int:
+        """Return the number of this rank's batches in an epoch."""
         full, rest = divmod(self.num_samples, self.global_batch_size)
         needed = self.world_size if self.every_rank_steps else self.rank + 1
         return full + (rest >= needed)
 
     def __iter__(self) -> Iterator[BatchIndices]:
         epoch, order = -1, None
-        for number in range(self.start, self.stop):
+        for number in range(self.start, len(self) if self.stop is None else self.stop):
             if number // len(self) != epoch:
                 epoch = number // len(self)
                 order = self._order(epoch)
             first = number % len(self) * self.global_batch_size
             batch = order[first : first + self.global_batch_size]
-            yield BatchIndices(epoch, batch.tensor_split(self.world_size)[self.rank])
+            yield BatchIndices(epoch, np.array_split(batch, self.world_size)[self.rank])
 
     def weight(self, number: int) -> float:
         """Return this rank's share of a global batch, 1.0 being an even one."""
@@ -62,22 +67,24 @@ class EpochBatchSampler(Sampler[BatchIndices]):
         first = number % len(self) * self.global_batch_size
         return min(self.global_batch_size, self.num_samples - first)
 
-    def _order(self, epoch: int) -> Tensor:
+    def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
-            return torch.arange(self.num_samples)
+            return np.arange(self.num_samples)
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-        return torch.randperm(self.num_samples, generator=generator)
+        return torch.randperm(self.num_samples, generator=generator).numpy()
 
 
 class BaseDataLoader(DataLoader):
     """Batches of a map-style dataset in an order that the run's seed fixes.
 
-    `validation_split` is the share (0 to below 1) or number of samples that `split_validation`
-    holds back, chosen by the seed. `timeout` is in seconds and ends a run whose worker hangs. The
-    seed is torch's initial seed at construction, which a run sets before it builds anything.
+    `validation_split` is the share (a float, 0 to below 1) or number (an int) of samples that
+    `split_validation` holds back, chosen by the seed. `timeout` is in seconds and ends a run whose
+    worker hangs. The seed is torch's initial seed at construction, which a run sets before it
+    builds anything.
 
     Raises:
         DataError: the dataset is empty or has no length, or the split leaves nothing.
+        UsageError: the batch size is below 1.
     """
 
     def __init__(
@@ -107,6 +114,7 @@ class BaseDataLoader(DataLoader):
             timeout=timeout if num_workers else 0,
             prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # its own, so that iterating draws nothing from the run's
         )
         self.per_rank_batch_size = batch_size
@@ -116,6 +124,26 @@ class BaseDataLoader(DataLoader):
     def num_samples(self) -> int:
         return len(self.dataset)
 
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches that `batches` asked for, at first those of epoch 0.
+
+        Raises:
+            DataError: a sample cannot be read, or a worker hangs or was killed.
+        """
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, DataError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if dead := worker_error(error):
+                raise dead from error
+            raise
+        except (ConnectionError, FileNotFoundError, EOFError) as error:
+            if not self.num_workers:
+                raise
+            raise DataError(f"a DataLoader worker died: {error!r}") from error
+
     def batches(self, start: int, count: int) -> Iterator[Any]:
         """Yield `count` batches from the one numbered `start` through all epochs."""
         self.batch_sampler.start, self.batch_sampler.stop = start, start + count
@@ -123,7 +151,7 @@ class BaseDataLoader(DataLoader):
 
     def peek(self, device: torch.device, count: int = 32) -> Any:
         """Return the inputs of the first samples on `device`, without starting a worker."""
-        positions = torch.arange(min(count, self.num_samples))
+        positions = np.arange(min(count, self.num_samples))
         batch = self.dataset.__getitems__(BatchIndices(0, positions))
         first = next(iter(batch.values())) if isinstance(batch, dict) else batch
         return to_device(first[0] if isinstance(first, (tuple, list)) else first, device)
@@ -155,30 +183,42 @@ class BaseDataLoader(DataLoader):
 
         `in_memory` True keeps them as tensors, False never, "auto" where they are known not to
         change and fit. On an accelerator they are kept there when they fit.
+
+        Raises:
+            DataError: training data cannot be kept though it must, or a rank would get none.
         """
-        samples = self.dataset
-        self.pin_memory = device.type == "cuda"
+        samples, reason = self.dataset, "as configured"
         self.batch_sampler.every_rank_steps = training
+        if len(self) == 0 and training:
+            world_size = self.batch_sampler.world_size
+            raise DataError(f"{self.num_samples} samples are too few for {world_size} processes")
         samples.set_transforms(transforms)
-        if in_memory is False:
-            return f"read by {self.num_workers} workers, as configured"
-        reason = samples.reason_against_memory(forced=in_memory is True)
-        if in_memory is True and reason and training:
-            raise DataError(f"data_loader.in_memory is true, but {reason}")
-        if not reason and samples.collate_fn is not default_collate:
-            reason = "it has a collate function of its own"
-        if reason:
-            return f"read by {self.num_workers} workers: {reason}"
-        samples.keep_in_memory(device=device)
-        self.in_memory = True
+        if in_memory is not False:
+            reason = samples.keep_in_memory(device=device, forced=in_memory is True)
+        if reason and in_memory is True and training:
+            raise DataError(f"data_loader.in_memory is true, but the samples cannot be: {reason}")
+        self.in_memory = not reason
+        self.pin_memory = device.type == "cuda"
         if samples.is_batched:
-            self.num_workers = 0
+            self.num_workers = self.timeout = 0
+            self.pin_memory &= samples.tensors[0].device.type == "cpu"
+        if reason:
+            readers = f"{self.num_workers} workers" if self.num_workers else "the main process"
+            return f"read by {readers}: {reason}"
         megabytes = sum(tensor.nbytes for tensor in samples.tensors) / 1e6
         return f"kept in memory ({megabytes:.0f} MB on {samples.tensors[0].device})"
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def worker_error(error: RuntimeError) -> DataError | None:
+    """Return torch's word on a worker that was killed or hangs as an error of the user's.
+
+    Torch may raise it anywhere in the main thread, not only where a batch is asked for.
+    """
+    return DataError(str(error)) if str(error).startswith("DataLoader ") else None
 
 
 def split(dataset: Dataset, validation_split: float, *, seed: int) -> tuple[Tensor, Tensor]:
@@ -194,12 +234,14 @@ def split(dataset: Dataset, validation_split: float, *, seed: int) -> tuple[Tens
             "__len__ and __getitem__, or write its samples to files first"
         )
     total = len(dataset)
-    is_count = validation_split >= 1
-    held_back = int(validation_split) if is_count else math.floor(total * validation_split)
+    if total == 0:
+        raise DataError(f"{name} has no samples")
+    is_share = isinstance(validation_split, float)
+    held_back = math.floor(total * validation_split) if is_share else validation_split
     if not 0 <= held_back < total:
         raise DataError(
             f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
-            "train on"
+            "train on, or is below 0"
         )
     if held_back == 0:
         return torch.arange(total), torch.arange(0)

@@ -10,28 +10,30 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from base import distributed
 from base.base_data_loader import BaseDataLoader
 from base.callback import Callback
-from base.checkpoint import Checkpoints, differing_keys
+from base.checkpoint import Checkpoints
 from base.config import Config
 from base.device import PRECISIONS, rng_state, set_rng_state
-from base.errors import CheckpointError, StoppedError
+from base.errors import StoppedError
 from base.finite_guard import FiniteGuard, check_model_finite
 from base.metric_tracker import Metric, MetricTracker
 from base.monitor import Monitor
+from base.state import load_parts, state_of, versions
 from base.stop_signal import EXIT_CODES, StopSignal
 
 
 class BaseTrainer(ABC):
     """Trains a model epoch by epoch; a subclass says what training and evaluating an epoch is.
 
-    `model` is what a forward pass calls: the network, compiled or wrapped for several processes as
-    the settings say. `network` is the plain module behind it, whose state dict is saved. `epoch`
-    counts finished epochs, `step` optimizer steps since the start, `batch` batches of this epoch.
-    Name in `stateful` what else a subclass must save: attributes with `state_dict`.
+    `network` is the plain module whose state is saved; `model` is what training calls: the same,
+    compiled or wrapped for several processes as the settings say. `epoch` counts finished epochs,
+    `step` optimizer steps since the start, `batch` batches of this epoch. Name in `stateful` what
+    else a subclass must save: attributes with `state_dict` and `load_state_dict`.
     """
 
     stateful: tuple[str, ...] = ()
@@ -51,11 +53,13 @@ class BaseTrainer(ABC):
         device: torch.device,
     ) -> None:
         self.config, self.settings, self.device = config, config.trainer, device
+        self.is_alone = distributed.world_size() == 1
         self.network, self.loss = model, loss
         self.model = self._wrap(model)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.data_loader, self.valid_data_loader = data_loader, valid_data_loader
         self.callbacks = list(callbacks)
+        self.metrics = dict(metrics)
         self.train_metrics = MetricTracker(metrics, device=device)
         self.valid_metrics = MetricTracker(metrics, device=device)
         self.monitor = Monitor(self.settings.monitor, early_stop=self.settings.early_stop)
@@ -65,8 +69,8 @@ class BaseTrainer(ABC):
         self.guard = FiniteGuard(optimizer, device=device, scaled=self.scaler.is_enabled())
         self.ema = self._average(self.settings.ema_decay)
         self.epoch = self.step = self.batch = 0
-        self.seconds = 0.0
-        self.row: dict[str, float] = {}
+        self.seconds = 0.0  # of training in this epoch
+        self.row: dict[str, float] = {}  # of the last finished epoch
         self.stop_signal = StopSignal()
 
     @abstractmethod
@@ -98,30 +102,33 @@ class BaseTrainer(ABC):
             while not self.is_finished:
                 if self.batch == 0:
                     self._call("on_epoch_start")
-                row = self.train_epoch()
+                columns = self.train_epoch()
                 if self.valid_data_loader is not None:
-                    row |= {f"val_{column}": value for column, value in self.evaluate().items()}
-                self._finish_epoch(row)
+                    columns |= {f"val_{name}": value for name, value in self.evaluate().items()}
+                self._finish_epoch(distributed.share(columns))
             self._call("on_fit_end")
         return self.summary()
 
-    def _finish_epoch(self, row: dict[str, float]) -> None:
+    def _finish_epoch(self, columns: Mapping[str, float]) -> None:
         self.epoch += 1
-        self.row = {"epoch": self.epoch, "step": self.step} | row
+        self.row = {"epoch": self.epoch, "step": self.step, **columns}
         self.logger.log_epoch(self.row, num_epochs=self.settings.epochs)
         improved = self.monitor.update(self.row)
         self._step_epoch_scheduler()
         self._call("on_epoch_end", self.row)
         self.batch, self.seconds = 0, 0.0
         self.train_metrics.reset()
-        due = self.epoch % self.settings.save_period == 0 or self.is_finished
+        signum = distributed.max_over_ranks(self.stop_signal.number)
+        due = self.epoch % self.settings.save_period == 0 or self.is_finished or signum
         if due or improved:
-            self.save(best=improved, regular=due)
+            self.save(best=improved, regular=bool(due))
+        if signum and not self.is_finished:
+            raise self._stopped(signum)
 
     def _step_epoch_scheduler(self) -> None:
         if self.lr_scheduler is None or self.config.lr_scheduler.interval == "step":
             return
-        if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self.lr_scheduler.step(self.row[self.monitor.column])
         else:
             self.lr_scheduler.step()
@@ -133,7 +140,7 @@ class BaseTrainer(ABC):
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` holds: the last epoch, and the best by the monitor."""
         best = {}
-        if self.monitor.is_on and self.monitor.best_epoch:
+        if self.monitor.best_epoch:
             best = {"epoch": self.monitor.best_epoch, self.monitor.column: self.monitor.best}
         return {
             "name": self.config.name,
@@ -152,8 +159,9 @@ class BaseTrainer(ABC):
         Raises:
             DivergedError: the model is not finite; nothing was written.
         """
-        self.guard.read(epoch=self.epoch + 1)
-        check_model_finite(self.network, epoch=self.epoch + 1, step=self.step)
+        epoch = self.epoch + (self.batch > 0)  # the one that trained last
+        self.guard.read(epoch=epoch)
+        check_model_finite(self.network, epoch=epoch, step=self.step)
         state = self.state_dict()
         self.logger.flush()
         if self.checkpoints is None:
@@ -163,29 +171,28 @@ class BaseTrainer(ABC):
         elif self.batch == 0:
             self.checkpoints.save(state, epoch=self.epoch, best=best)
         else:
-            self.checkpoints.save(state, epoch=self.epoch + 1, step=self.step)
+            self.checkpoints.save(state, epoch=epoch, step=self.step)
 
     def stop(self, signum: int) -> StoppedError:
         """Save the state and return the error that ends the run after a signal."""
         self.save()
-        name = signal.Signals(signum).name
-        run = self.checkpoints.folder.parent if self.checkpoints else None
-        return StoppedError(
-            f"stopped by {name} in epoch {self.epoch + 1}, step {self.step}; saved in {run}\n"
-            f"continue with: python train.py -r {run}",
-            exit_code=EXIT_CODES[signum],
-        )
+        return self._stopped(signum)
+
+    def _stopped(self, signum: int) -> StoppedError:
+        place = f"in epoch {self.epoch + 1}" if self.batch else f"after epoch {self.epoch}"
+        message = f"stopped by {signal.Signals(signum).name} {place}, step {self.step}"
+        if self.checkpoints is not None:
+            run = self.checkpoints.folder.parent
+            message += f"; saved in {run}\n"
+            message += f"continue with: {distributed.launcher()} train.py -r {run}"
+        return StoppedError(message, exit_code=EXIT_CODES[signum])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that resuming needs, as plain data and tensors; see docs/CONFIG.md."""
+        """Return everything that resuming needs, as plain data and tensors; on every rank."""
+        parts = self._model_parts() | self._other_parts()
         return {
-            "model": self.network.state_dict(),
-            "loss": _state_of(self.loss),
-            "optimizer": self.optimizer.state_dict(),
-            "lr_scheduler": _state_of(self.lr_scheduler),
-            "scaler": self.scaler.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else {},
-            "monitor": self.monitor.state_dict(),
+            **{name: state_of(part) for name, part in parts.items()},
+            "stateful": {name: state_of(getattr(self, name)) for name in self.stateful},
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "epoch": self.epoch,
             "step": self.step,
@@ -196,47 +203,55 @@ class BaseTrainer(ABC):
             "rng": distributed.gather_objects(rng_state(self.device)),
             "config": json.dumps(self.config.model_dump()),
             "versions": versions(),
-            **{name: getattr(self, name).state_dict() for name in self.stateful},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a state that `state_dict` returned; it is copied, not kept.
 
+        A rank that the saved run did not have keeps the generators it was seeded with.
+
         Raises:
-            CheckpointError: it belongs to another model, optimizer or set of callbacks.
+            CheckpointError: it belongs to other parts; the first differences are named.
         """
-        state = copy.deepcopy(dict(state))
-        _load_module(self.network, state["model"], "model")
-        if isinstance(self.loss, nn.Module):
-            _load_module(self.loss, state["loss"], "loss")
-        if self.ema:
-            _load_module(self.ema.module, state["ema"], "ema")
-            self.ema.n_averaged.fill_(state["step"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name in self.stateful:
-                getattr(self, name).load_state_dict(state[name])
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint has another optimizer: {error}") from error
-        if self.lr_scheduler is not None:
-            self.lr_scheduler.load_state_dict(state["lr_scheduler"])
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.monitor.load_state_dict(state["monitor"])
-        for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
-            callback.load_state_dict(saved)
+        state = copy.deepcopy(dict(state))  # some schedulers change what they are given
+        self.load_model(state)
+        load_parts(self._other_parts(), state)
+        load_parts({name: getattr(self, name) for name in self.stateful}, state["stateful"])
+        load_parts(_numbered(self.callbacks), _numbered(state["callbacks"]))
         self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
         self.seconds, self.row = state["seconds"], state["row"]
-        rank = min(distributed.rank(), len(state["rng"]) - 1)
-        self.train_metrics.load_state_dict(state["metrics"][rank])
-        set_rng_state(state["rng"][rank], self.device)
+        if (rank := distributed.rank()) < len(state["rng"]):
+            self.train_metrics.load_state_dict(state["metrics"][rank])
+            set_rng_state(state["rng"][rank], self.device)
+
+    def load_model(self, state: Mapping[str, Any]) -> None:
+        """Take up the network, its average and the loss's parameters of a state, nothing else.
+
+        Raises:
+            CheckpointError: it belongs to another model; the first differences are named.
+        """
+        load_parts(self._model_parts(), state)
+        if self.ema:
+            self.ema.n_averaged.fill_(state["step"])
+
+    def _model_parts(self) -> dict[str, Any]:
+        average = self.ema.module if self.ema else None
+        return {"model": self.network, "loss": self.loss, "ema": average}
+
+    def _other_parts(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer,
+            "lr_scheduler": self.lr_scheduler,
+            "scaler": self.scaler,
+            "monitor": self.monitor,
+        }
 
     # --- what the settings make of the model ----------------------------------------------------
 
     def _wrap(self, model: nn.Module) -> nn.Module:
         if self.settings.compile:
             model = torch.compile(model)
-        if distributed.world_size() == 1:
+        if self.is_alone:
             return model
         # above two ranks a rebuilt bucket order would change the sums after a resume
         return DistributedDataParallel(
@@ -251,24 +266,5 @@ class BaseTrainer(ABC):
         return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
-def versions() -> dict[str, Any]:
-    """Return what else decides the bits of a result: torch, CPU threads and processes."""
-    return {
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "world_size": distributed.world_size(),
-    }
-
-
-def _state_of(thing: Any) -> dict[str, Any]:
-    return thing.state_dict() if hasattr(thing, "state_dict") else {}
-
-
-def _load_module(module: nn.Module, state: Mapping[str, Any], part: str) -> None:
-    different = list(differing_keys(module.state_dict(), state))
-    if different:
-        raise CheckpointError(
-            f"the checkpoint does not fit the {part}: {'; '.join(different[:3])}"
-            + (f" and {len(different) - 3} more" if len(different) > 3 else "")
-        )
-    module.load_state_dict(state)
+def _numbered(callbacks: Sequence[Any]) -> dict[str, Any]:
+    return {f"callback {number}": callback for number, callback in enumerate(callbacks)}

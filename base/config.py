@@ -1,70 +1,86 @@
 """The schema of a config: every key, its type, range and default. Unknown keys are errors."""
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    model_validator,
+)  # fmt: skip
 
 from base.config_file import Node, plain, where_is
-from base.errors import ConfigError, Mistake
+from base.config_text import resolve
+from base.errors import ConfigError, Mistake, shown
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+MONITOR = re.compile(r"off|(min|max) \S+")
 
 
-def check_name(name: str) -> str:
-    """Return a name of letters, digits, '.', '_' and '-', which can be a folder's anywhere.
-
-    Raises:
-        ValueError: it holds other characters than these, or starts with '.' or '-'.
-    """
-    if not NAME.fullmatch(name):
-        raise ValueError(
-            "expected at most 100 letters, digits, '.', '_' or '-', the first no '.' or '-', "
-            f"found {name!r}"
-        )
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):  # it becomes a folder's name, on any system
+        allowed = "up to 100 letters, digits, '.', '_' and '-', not starting with '.' or '-'"
+        raise ValueError(f"expected {allowed}, found {shown(name)}")
     return name
+
+
+def _check_monitor(monitor: str) -> str:
+    if not MONITOR.fullmatch(monitor):
+        raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {shown(monitor)}")
+    return monitor
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
 
 
-def _typed(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-def _split_monitor(value: str) -> str:
-    if value != "off" and not re.fullmatch(r"(min|max) \S+", value):
-        raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {value!r}")
-    return value
-
-
 class Section(BaseModel):
-    """A mapping of the config; types are taken as written, keys as listed."""
+    """A mapping of the config: keys as listed, types as written, null for a key's default."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: v for k, v in value.items() if v is not None or k not in cls.model_fields}
 
 
 class NodeConfig(Section):
-    """What to build: a name, and the arguments it is called with."""
+    """What to build: a name, and the arguments it is called with; or the name alone."""
 
     type: str
     args: dict[str, Any] | list[Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_name(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
 
     def node(self) -> dict[str, Any]:
         """Return the plain node that `base.build` takes."""
         return {"type": self.type, "args": self.args}
 
 
-AnyNode = Annotated[NodeConfig, BeforeValidator(_typed)]
-Nodes = Annotated[list[AnyNode], BeforeValidator(_listed)]
+Nodes = Annotated[list[NodeConfig], BeforeValidator(_listed)]
 
 
 class DatasetConfig(NodeConfig):
     """A dataset and the transforms of its samples' first element."""
 
     transform: Nodes | None = None
+
+
+class TrainDatasetConfig(DatasetConfig):
+    """The dataset to train on, and the transforms that validation and test see instead."""
+
     valid_transform: Nodes | None = None
 
 
@@ -72,13 +88,13 @@ class DataLoaderConfig(NodeConfig):
     """A data loader; the stock one batches `dataset`."""
 
     type: str = "BaseDataLoader"
-    in_memory: Literal["auto"] | bool = "auto"
+    in_memory: bool | Literal["auto"] = "auto"
 
 
 class ModelConfig(NodeConfig):
     """A model, how its weights start, and which of them stay as they are."""
 
-    init: AnyNode | None = None
+    init: NodeConfig | None = None
     freeze: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
     weights: str | None = None
 
@@ -118,7 +134,7 @@ class TrainerConfig(NodeConfig):
     type: str = "Trainer"
     epochs: int = Field(100, ge=1)
     len_epoch: int | None = Field(None, ge=1)
-    monitor: Annotated[str, AfterValidator(_split_monitor)] = "off"
+    monitor: Annotated[str, AfterValidator(_check_monitor)] = "off"
     early_stop: int = Field(0, ge=0)
     save_dir: str = "saved/"
     save_period: int = Field(1, ge=1)
@@ -140,28 +156,24 @@ class LoggerConfig(Section):
 
     tensorboard: bool = True
     csv: bool = True
-    verbosity: Literal[0, 1, 2] = 2
+    verbosity: int = Field(2, ge=0, le=2)
 
 
 class Config(Section):
     """A whole config; `base.config_check.load_config` makes it and reports all mistakes at once."""
 
-    name: Annotated[str, AfterValidator(check_name)]
+    name: Annotated[str, AfterValidator(_check_name)]
     seed: int = Field(123, ge=0, lt=2**63)
     device: str = "auto"
-    dataset: Annotated[DatasetConfig, BeforeValidator(_typed)] | None = None
-    valid_dataset: Annotated[DatasetConfig, BeforeValidator(_typed)] | None = None
-    test_dataset: Annotated[DatasetConfig, BeforeValidator(_typed)] | None = None
-    data_loader: Annotated[DataLoaderConfig, BeforeValidator(_typed)] = Field(
-        default_factory=DataLoaderConfig
-    )
-    model: Annotated[ModelConfig, BeforeValidator(_typed)]
-    loss: AnyNode
-    metrics: Annotated[
-        list[Annotated[MetricConfig, BeforeValidator(_typed)]], BeforeValidator(_listed)
-    ] = Field(default_factory=list)
-    optimizer: Annotated[OptimizerConfig, BeforeValidator(_typed)]
-    lr_scheduler: Annotated[LrSchedulerConfig, BeforeValidator(_typed)] | None = None
+    dataset: TrainDatasetConfig | None = None
+    valid_dataset: DatasetConfig | None = None
+    test_dataset: DatasetConfig | None = None
+    data_loader: DataLoaderConfig = Field(default_factory=DataLoaderConfig)
+    model: ModelConfig
+    loss: NodeConfig
+    metrics: Annotated[list[MetricConfig], BeforeValidator(_listed)] = Field(default_factory=list)
+    optimizer: OptimizerConfig
+    lr_scheduler: LrSchedulerConfig | None = None
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     callbacks: Nodes = Field(default_factory=list)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
@@ -178,11 +190,36 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """Return the whole config, defaults included, as text that runs again as it is."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True, width=100)
+        return dump_yaml(self.model_dump())
 
     @classmethod
     def from_tree(cls, tree: Node) -> "Config":
-        """Return the config of a tree without positions' checks; for trees known to be right."""
+        """Return the config of a tree whose keys, types and ranges are right."""
         config = cls.model_validate(plain(tree))
         config._tree = tree
         return config
+
+
+class _Dumper(yaml.SafeDumper):
+    """Leaves without quotes only what `base.config_text` reads as the same value."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        if kind is not yaml.ScalarNode or not implicit[0]:
+            return super().resolve(kind, value, implicit)
+        try:
+            name = "merge" if value == "<<" else type(resolve(value)).__name__
+        except ValueError:  # it looks like a number, and is none
+            name = "float"
+        return f"tag:yaml.org,2002:{name.replace('NoneType', 'null')}"
+
+    def choose_scalar_style(self) -> str:
+        return super().choose_scalar_style() if self.event.value.isprintable() else '"'
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump_yaml(value: Any) -> str:
+    """Return a value of mappings, lists and scalars as YAML that is read back as the same."""
+    settings = {"sort_keys": False, "allow_unicode": True, "width": math.inf}
+    return yaml.dump(value, Dumper=_Dumper, **settings)

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from base.config_text import COMMAND_LINE, Node, children, parse_text
-from base.errors import ConfigError, Mistake, did_you_mean
+from base.errors import ConfigError, Mistake, did_you_mean, shown
 
 MAX_BYTES, MAX_FILES = 1_000_000, 100
+# Where victoresque/pytorch-template keeps what we keep elsewhere.
+ANCESTORS_KEYS = {
+    ("arch",): ("model",),
+    ("n_gpu",): ("device",),
+    ("trainer", "verbosity"): ("logger", "verbosity"),
+    ("trainer", "tensorboard"): ("logger", "tensorboard"),
+}
 
 
 def read_config(path: Path) -> Node:
@@ -41,12 +48,11 @@ def parse_overrides(assignments: Sequence[str]) -> Node:
             mistakes.append(Mistake(COMMAND_LINE, "", message))
         elif node := parse_text(text, COMMAND_LINE, mistakes, path=path):
             trees.pop(key, None)  # of two values for one key the later counts, in its later place
-            for name in reversed(path):
-                node = Node({name: node}, COMMAND_LINE)
-            trees[key] = node
+            trees[key] = _nest(path, node)
+    tree = _with_our_keys(reduce(merge, trees.values(), Node({}, COMMAND_LINE)), mistakes)
     if mistakes:
         raise ConfigError(mistakes)
-    return reduce(merge, trees.values(), Node({}, COMMAND_LINE))
+    return tree
 
 
 def merge(base: Node, over: Node) -> Node:
@@ -103,6 +109,42 @@ def _merge(base: Node, over: Node, path: tuple[str, ...], mistakes: list[Mistake
     return Node([*(below | merged).values()] if changes_items else below | merged, where)
 
 
+def _with_our_keys(tree: Node, mistakes: list[Mistake]) -> Node:
+    """Return a file's own tree, or the command line's, with the ancestor's keys under our names."""
+    for theirs, ours in ANCESTORS_KEYS.items():
+        if (found := _at(tree, theirs)) is None:
+            continue
+        where, path = found.where, ".".join(theirs)
+        if also := _at(tree, ours):
+            message = f"stands for {'.'.join(ours)!r}, which is given too, at {also.where}"
+            mistakes.append(Mistake(where, path, message))
+        if path == "n_gpu":
+            if not isinstance(found.value, int | None):
+                message = f"expected a whole number, found {shown(plain(found))}"
+                mistakes.append(Mistake(where, path, message))
+            found = Node("cpu" if found.value == 0 else "auto", where)
+        tree = merge(_nest(ours, found), _without(tree, theirs))
+    return tree
+
+
+def _at(tree: Node | None, path: Sequence[str]) -> Node | None:
+    for key in path:
+        tree = children(tree.value).get(key) if tree else None
+    return tree
+
+
+def _nest(path: Sequence[str], node: Node) -> Node:
+    for key in reversed(path):
+        node = Node({key: node}, node.where)
+    return node
+
+
+def _without(tree: Node, path: Sequence[str]) -> Node:
+    key, *below = path
+    rest = {key: _without(tree.value[key], below)} if below else {}
+    return Node({name: node for name, node in tree.value.items() if name != key} | rest, tree.where)
+
+
 def _counts_items(over: Node) -> bool:
     keys = over.value if over.where == COMMAND_LINE and isinstance(over.value, dict) else ()
     return bool(keys) and all(key.isascii() and key.isdigit() for key in keys)
@@ -147,7 +189,8 @@ class _Reader:
                 layers.append(self.read(chain[-1].parent / said.value, said, chain))
             elif extends.value is not None:
                 self.expect("a file or a list of files", said, "extends")
-        return reduce(merge, [*filter(None, layers), Node(own, node.where)])
+        own = _with_our_keys(Node(own, node.where), self.mistakes)
+        return reduce(merge, [*filter(None, layers), own])
 
     def expect(self, what: str, found: Node, path: str) -> None:
         kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}

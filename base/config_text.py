@@ -137,7 +137,7 @@ def _json_events(text: str) -> Iterator[yaml.Event]:
             yield yaml.ScalarEvent(None, None, (True, False), token, mark, mark)
 
 
-def _resolve(text: str) -> str | int | float | bool | None:
+def resolve(text: str) -> str | int | float | bool | None:
     """Return the value of an unquoted scalar; ValueError for a number too long or too large."""
     if text in _WORDS:
         return _WORDS[text]
@@ -238,7 +238,7 @@ class _Composer:
         if event.style:
             return text
         try:
-            return _resolve(text)
+            return resolve(text)
         except ValueError as error:
             self.blame(event.start_mark, path, str(error))
             return None

@@ -2,14 +2,17 @@
 
 import os
 import random
+import re
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from base import distributed
-from base.errors import UsageError
+from base.errors import DataError, UsageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,6 +43,19 @@ def select_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that a device, or for the CPU this machine or container, can still give."""
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).mem_get_info(device)[0]
+    limits = [8 * 2**30]  # a guess, where the system does not tell
+    with suppress(OSError):  # Linux only
+        text = Path("/proc/meminfo").read_text()
+        limits = [int(n) * 1024 for n in re.findall(r"MemAvailable:\s+(\d+) kB", text)] or limits
+    with suppress(OSError, ValueError):  # "max" where a container has no limit
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
+
+
 def seed_everything(seed: int) -> None:
     """Seed python, numpy and torch on every device."""
     random.seed(seed)
@@ -65,7 +81,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if device.type != "cpu":
-        state["device"] = torch.get_device_module(device).get_rng_state(device)
+        state[device.type] = torch.get_device_module(device).get_rng_state(*_number(device))
     return state
 
 
@@ -75,8 +91,12 @@ def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(state["numpy"]))
     torch.set_rng_state(state["torch"])
-    if "device" in state and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(state["device"], device)
+    if device.type in state:
+        torch.get_device_module(device).set_rng_state(state[device.type], *_number(device))
+
+
+def _number(device: torch.device) -> tuple[torch.device, ...]:
+    return () if device.type == "mps" else (device,)  # there is one of those only
 
 
 def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) -> Any:
@@ -97,11 +117,12 @@ def count_samples(batch: Any) -> int:
     """Return the number of samples of a batch: the first dimension of its first tensor.
 
     Raises:
-        ValueError: the batch holds no tensor with a first dimension.
+        DataError: the batch holds no tensor with a first dimension.
     """
     tensor = first_tensor(batch)
     if tensor is None or tensor.ndim == 0:
-        raise ValueError(f"a batch needs a tensor with a first dimension, found {type(batch)}")
+        found = "a tensor without" if tensor is not None else type(batch).__name__
+        raise DataError(f"a batch needs a tensor with a first dimension, found {found}")
     return len(tensor)
 
 

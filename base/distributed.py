@@ -1,13 +1,14 @@
 """One process or many: torchrun's environment, ranks, and the few reductions the loop needs."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def rank() -> int:
@@ -25,6 +26,21 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def local_world_size() -> int:
+    """Return the number of processes of the run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def launcher() -> str:
+    """Return the command that starts a script as this run was started."""
+    if world_size() == 1:
+        return "python"
+    per_machine = os.environ.get("LOCAL_WORLD_SIZE", world_size())
+    # without them named, SIGUSR1 kills torchrun and leaves its processes behind
+    signals = "--signals-to-handle SIGTERM,SIGINT,SIGUSR1"
+    return f"torchrun --nproc_per_node={per_machine} {signals}"
+
+
 def is_main() -> bool:
     """Tell whether this process is the one that writes."""
     return rank() == 0
@@ -37,10 +53,14 @@ def process_group(device: torch.device) -> Iterator[None]:
         yield
         return
     # gloo serves the CPU flags and objects beside an accelerator's own backend
-    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    backend = dist.get_default_backend_for_device(device)
+    dist.init_process_group("gloo" if device.type == "cpu" else f"cpu:gloo,{device.type}:{backend}")
     try:
         yield
     finally:
+        # the group's end holds the interpreter's lock while it joins gloo's threads, and one that
+        # still gives a tensor back waits for that lock: let it finish first
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 
@@ -51,6 +71,32 @@ def max_over_ranks(value: int) -> int:
     largest = torch.tensor(value)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of what the ranks gave, without its history."""
+    value = value.detach().clone()
+    if world_size() == 1:
+        return value
+    dist.all_reduce(value)
+    return value / world_size()
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Give every rank the mean of the ranks' gradients, for a module that is not wrapped in DDP."""
+    if world_size() == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            parameter.grad = mean_over_ranks(parameter.grad)
+
+
+def share_buffers(module: nn.Module) -> None:
+    """Give every rank the main process's buffers, such as the statistics of batch norms."""
+    if world_size() == 1:
+        return
+    for buffer in module.buffers():
+        dist.broadcast(buffer, 0)
 
 
 def gather_objects(thing: Any) -> list[Any]:

@@ -1,10 +1,14 @@
 """The one family of errors a user can cause, each with the exit code it ends the process with."""
 
 import difflib
+import json
+import os
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 
 class UserError(Exception):
@@ -41,6 +45,12 @@ class DivergedError(UserError):
     exit_code = 5
 
 
+class OutOfMemoryError(UserError):
+    """A step for which the device or the machine has not enough memory."""
+
+    exit_code = 5
+
+
 class StoppedError(UserError):
     """A run ended by a signal after its state was saved; `exit_code` is 130 or 143."""
 
@@ -58,7 +68,8 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.message) if part)
+        text = ": ".join(part for part in (self.where, self.path, self.message) if part)
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigError(UserError):
@@ -72,8 +83,22 @@ class ConfigError(UserError):
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return " (did you mean 'X'?)" for the nearest candidate, or "" when none is near."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    name = name.lower()
+    near = [other for other in by_lower if _initials(other) == name or _initials(name) == other]
+    near += difflib.get_close_matches(name, by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+
+
+def _initials(name: str) -> str | None:
+    """Return "lr" for "learning_rate", None for a single word."""
+    return "".join(word[:1] for word in name.split("_")) if "_" in name else None
+
+
+def shown(value: Any) -> str:
+    """Return a value of a config on one short line, as the config writes it."""
+    if isinstance(value, dict):
+        return "a mapping"
+    return json.dumps(value) if isinstance(value, bool | None) else reprlib.repr(value)
 
 
 @contextmanager
@@ -84,5 +109,7 @@ def exit_on_user_error(*, debug: bool = False) -> Iterator[None]:
     except UserError as error:
         if debug:
             raise
-        print(error, file=sys.stderr)
+        # of several processes all meet a mistake, so one shows it; their data differ
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, DataError | DivergedError):
+            print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -1,5 +1,6 @@
 """Files that are whole or absent."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -27,9 +28,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        raise write_error(path, error) from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
@@ -43,5 +45,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a network disk that cannot
+            raise
     finally:
         os.close(descriptor)

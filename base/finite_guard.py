@@ -24,8 +24,8 @@ class FiniteGuard:
         fused = all(group.get("fused") for group in optimizer.param_groups)
         self.is_deferred = device.type != "cpu" and fused and not scaled
         if self.is_deferred:
-            self.found_inf = torch.zeros(1, device=device)
-            self.bad_step = torch.zeros(1, device=device)
+            self.found_inf = torch.zeros((), device=device)
+            self.bad_step = torch.zeros((), device=device)
             optimizer.grad_scale, optimizer.found_inf = None, self.found_inf
 
     def check(self, losses: Mapping[str, Tensor], *, epoch: int, step: int) -> None:
@@ -36,7 +36,7 @@ class FiniteGuard:
         """
         for component, loss in losses.items():
             if self.is_deferred:
-                bad = (~torch.isfinite(loss.detach())).float().reshape(1)
+                bad = (~torch.isfinite(loss.detach())).float().reshape(())
                 self.bad_step += bad * step * (1 - self.found_inf)
                 torch.maximum(self.found_inf, bad, out=self.found_inf)
             elif not math.isfinite(value := loss.item()):

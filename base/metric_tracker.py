@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from base import distributed
+from base.device import to_device
 from base.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -18,15 +19,21 @@ class MetricTracker:
 
     On the CPU the sums are Python floats; on an accelerator they are tensors that stay there, so
     that nothing waits for the device until `averages` or `interval` is asked. A function's value is
-    averaged with the batch's sample count as weight. A metric with `update` and `compute`
-    (torchmetrics) sees every batch and is computed once, at the end of the epoch.
+    averaged with the batch's sample count as weight. One with `compute`, a `torchmetrics.Metric`,
+    sees every batch and is computed once, at the end of the epoch.
+
+    Raises:
+        UsageError: a metric has `compute` but is none of torchmetrics.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], *, device: torch.device) -> None:
         self.functions = {n: m for n, m in metrics.items() if not hasattr(m, "compute")}
-        self.objects = {
-            n: copy.deepcopy(m).to(device) for n, m in metrics.items() if hasattr(m, "compute")
-        }
+        self.objects = {}
+        for column, metric in metrics.items():
+            if column not in self.functions:
+                if not isinstance(metric, nn.Module):
+                    raise UsageError(f"{column} has compute(), but is no torchmetrics.Metric")
+                self.objects[column] = copy.deepcopy(metric).to(device)
         self.device = device
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums: dict[str, float | Tensor] = {}
@@ -48,14 +55,10 @@ class MetricTracker:
         """
         if not self.is_open:
             return
-        if isinstance(value, Tensor):
-            if value.numel() != 1:
-                shape = tuple(value.shape)
-                raise UsageError(f"{column} gives a tensor of shape {shape}, expected a scalar")
-            value = value.detach()
-            value = (
-                value.item() if value.device.type == "cpu" else value.reshape(()).to(self.sum_dtype)
-            )
+        if isinstance(value, Tensor) and value.device.type != "cpu" and value.numel() == 1:
+            value = value.detach().reshape(()).to(self.sum_dtype)
+        else:
+            value = _scalar(column, value)
         self.sums[column] = self.sums.get(column, 0.0) + value * count
         self.counts[column] = self.counts.get(column, 0) + count
 
@@ -120,16 +123,18 @@ class MetricTracker:
 
 
 def _metric_state(metric: Any) -> dict[str, Any]:
-    states = {name: getattr(metric, name) for name in metric._defaults}
-    return {"states": copy.deepcopy(states), "update_count": metric._update_count}
+    """Return a metric's states, and the numbers and tensors that it keeps beside them."""
+    kept = {
+        name: value
+        for name, value in vars(metric).items()
+        if name in metric._defaults or type(value) in (int, float, Tensor)
+    }
+    return copy.deepcopy(kept)
 
 
 def _load_metric_state(metric: Any, state: Mapping[str, Any], device: torch.device) -> None:
-    for name, value in copy.deepcopy(state["states"]).items():
-        on_device = [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
-        setattr(metric, name, on_device)
-    metric._update_count = state["update_count"]
-    metric._computed = None
+    for name, value in copy.deepcopy(state).items():
+        setattr(metric, name, to_device(value, device))
 
 
 def _averages(sums: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
@@ -143,7 +148,9 @@ def _averages(sums: Mapping[str, float], counts: Mapping[str, int]) -> dict[str,
 
 
 def _scalar(column: str, value: Any) -> float:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise UsageError(f"metric {column} gives {found}, expected a scalar")
-    return value.item()
+    try:
+        return float(value.detach() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+        found = f"a {type(value).__name__}{shape}"
+        raise UsageError(f"{column} gives {found}, expected a scalar") from error

@@ -40,7 +40,7 @@ class Monitor:
         if self.column not in row:
             near = did_you_mean(self.column, row)
             raise UsageError(f"trainer.monitor: no column {self.column!r} was logged{near}")
-        value = row[self.column]
+        value = float(row[self.column])
         if self._is_better(value):
             self.best, self.best_epoch, self.num_bad_epochs = value, int(row["epoch"]), 0
             return True

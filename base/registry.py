@@ -2,12 +2,8 @@
 
 import importlib
 import inspect
-import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +12,8 @@ from torch.utils.data import Dataset, Sampler
 from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer
 from base.callback import Callback
-from base.errors import UserError, did_you_mean
+from base.discovery import own_things, source_file
+from base.errors import UserError, did_you_mean, shown
 
 Predicate = Callable[[Any], bool]
 
@@ -29,24 +26,26 @@ class NameLookupError(UserError):
 class Registry:
     """The names one section of a config may use.
 
-    `packages` are searched for the project's own: public objects that a module defines and
-    `is_own(module, object)` accepts. `namespaces` are modules of torch and its family, imported
-    only when asked, each with the kind of object taken from it. `call_args` counts the leading
-    arguments that a function gets when it is called, such as (output, target) of a loss.
+    `packages` are searched for the project's own: public things that a module defines and `is_own`
+    accepts. `namespaces` are modules of torch and its family, imported only when asked, each with
+    the kind of thing taken from it. `call_args` counts the leading arguments that a function gets
+    when it is called, such as (output, target) of a loss.
     """
 
     section: str
     packages: tuple[str, ...]
-    is_own: Callable[[ModuleType, Any], bool] = lambda module, thing: False
-    namespaces: tuple[tuple[str, Predicate], ...] = ()
+    is_own: Predicate = lambda thing: False
+    namespaces: dict[str, Predicate] = field(default_factory=dict)
     call_args: int = 0
-    registered: dict[str, list[Any]] = field(default_factory=dict)
+    registered: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def register(self, name: str | None = None) -> Callable[[Any], Any]:
         """Decorate a class or function to make it known here, under `name` or its own name."""
 
         def remember(thing: Any) -> Any:
-            self.registered.setdefault(name or thing.__name__, []).append(thing)
+            # by its place in the code, so that a module that is run again replaces its own
+            place = f"{thing.__module__}.{getattr(thing, '__qualname__', '')}"
+            self.registered.setdefault(name or thing.__name__, {})[place] = thing
             return thing
 
         return remember
@@ -55,18 +54,16 @@ class Registry:
         """Return the project's own things by name; more than one under a name is a conflict.
 
         Raises:
-            NameLookupError: a module of the section's packages cannot be imported.
+            ConfigError: a module of the section's packages cannot be imported.
         """
         found: dict[str, list[Any]] = {}
         for package in self.packages:
-            for module in import_modules(package):
-                for name, thing in vars(module).items():
-                    defined_here = getattr(thing, "__module__", None) == module.__name__
-                    if not name.startswith("_") and defined_here and self.is_own(module, thing):
-                        found.setdefault(name, []).append(thing)
+            for name, thing in own_things(package):
+                if self.is_own(thing):
+                    found.setdefault(name, []).append(thing)
         for name, things in self.registered.items():
             known = found.setdefault(name, [])
-            known += [thing for thing in things if thing not in known]
+            known += [thing for thing in things.values() if thing not in known]
         return found
 
     def find(self, name: str) -> Any:
@@ -74,188 +71,131 @@ class Registry:
 
         Raises:
             NameLookupError: the name is unknown, or stands for two things of the project.
+            ConfigError: a module of the section's packages cannot be imported.
         """
         own = self.own().get(name, [])
         if len(own) > 1:
-            files = " and ".join(sorted(source_file(thing) for thing in own))
+            files = " and ".join(sorted({source_file(thing) for thing in own}))
             raise NameLookupError(f"{name!r} is defined twice, in {files}; rename one")
         if own:
             return own[0]
-        for namespace, accepts in self.namespaces:
+        for namespace, accepts in self.namespaces.items():
             thing = vars(importlib.import_module(namespace)).get(name)
-            if not name.startswith("_") and thing is not None and accepts(thing):
+            if not name.startswith("_") and accepts(thing):
                 return thing
-        raise NameLookupError(f"unknown name {name!r}{did_you_mean(name, self.names())}")
+        names, last = self.names(), name.rpartition(".")[2]
+        near = did_you_mean(last, [last] if last in names else names if last == name else ())
+        raise NameLookupError(f"unknown name {shown(name)}{near}")
 
     def names(self) -> dict[str, str]:
-        """Return every name with where it comes from: a file of the project or a namespace."""
+        """Return every name with where it comes from: a file of the project or a namespace.
+
+        Raises:
+            ConfigError: a module of the section's packages cannot be imported.
+        """
         sources: dict[str, str] = {}
-        for namespace, accepts in reversed(self.namespaces):
+        for namespace, accepts in reversed(self.namespaces.items()):
             members = vars(importlib.import_module(namespace)).items()
             sources |= {n: namespace for n, thing in members if n[0] != "_" and accepts(thing)}
         return sources | {name: source_file(things[0]) for name, things in self.own().items()}
 
 
-@cache
-def import_modules(package: str) -> tuple[ModuleType, ...]:
-    """Import every module below a package of the project.
-
-    Raises:
-        NameLookupError: one of them fails to import; the message names it and the cause.
-    """
-    return tuple(_import_below(package))
-
-
-def _import_below(package: str) -> Iterator[ModuleType]:
-    root = _import(package)
-    yield root
-    for found in pkgutil.iter_modules(root.__path__, f"{package}."):
-        if found.ispkg:
-            yield from _import_below(found.name)
-        else:
-            yield _import(found.name)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # a user's module may fail in any way
-        cause = f"{type(error).__name__}: {error}"
-        raise NameLookupError(f"module {name} cannot be imported: {cause}") from error
-
-
-def source_file(thing: Any) -> str:
-    """Return the file that defines `thing`, relative to the working directory if below it."""
-    path = Path(inspect.getsourcefile(thing) or "?")
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+# --- kinds of things ----------------------------------------------------------------------------
 
 
 def _class_of(base: type) -> Predicate:
     return lambda thing: inspect.isclass(thing) and issubclass(thing, base) and thing is not base
 
 
-def _own_class(base: type) -> Callable[[ModuleType, Any], bool]:
-    return lambda module, thing: _class_of(base)(thing)
+def _function(accepts: Callable[[str], bool]) -> Predicate:
+    return lambda thing: inspect.isfunction(thing) and accepts(thing.__name__)
 
 
-def _own_in_files(stem: str) -> Callable[[ModuleType, Any], bool]:
-    return lambda module, thing: (
-        module.__name__.rpartition(".")[2].startswith(stem)
+def _is_in_files(*stems: str) -> Predicate:
+    return lambda thing: (
+        thing.__module__.rpartition(".")[2].startswith(stems)
         and (inspect.isfunction(thing) or inspect.isclass(thing))
     )
 
 
-def _own_model(module: ModuleType, thing: Any) -> bool:
-    elsewhere = module.__name__.rpartition(".")[2].startswith(("loss", "metric"))
-    return not elsewhere and _class_of(torch.nn.Module)(thing)
+_is_model = _class_of(torch.nn.Module)
+_is_loss_or_metric = _is_in_files("loss", "metric")
 
 
 def _builds_model(thing: Any) -> bool:
-    if not inspect.isfunction(thing):
-        return False
-    return _class_of(torch.nn.Module)(inspect.signature(thing).return_annotation)
+    return inspect.isfunction(thing) and _is_model(inspect.signature(thing).return_annotation)
 
 
 def _is_loss_class(thing: Any) -> bool:
-    return _class_of(torch.nn.Module)(thing) and thing.__name__.endswith("Loss")
+    return _is_model(thing) and thing.__name__.endswith("Loss")
 
 
 def _is_loss_function(thing: Any) -> bool:
-    return inspect.isroutine(thing) and "reduction" in _parameter_names(thing)
+    try:
+        return inspect.isroutine(thing) and "reduction" in inspect.signature(thing).parameters
+    except ValueError:  # a builtin that does not tell
+        return False
 
 
 def _is_metric(thing: Any) -> bool:
-    return inspect.isclass(thing) and "torchmetrics.metric.Metric" in {
-        f"{base.__module__}.{base.__name__}" for base in thing.__mro__[1:]
-    }
+    bases = thing.__mro__[1:] if inspect.isclass(thing) else ()
+    return "torchmetrics.metric.Metric" in {f"{b.__module__}.{b.__name__}" for b in bases}
 
 
-def _is_init(thing: Any) -> bool:
-    return inspect.isfunction(thing) and thing.__name__.endswith("_")
+# --- the sections -------------------------------------------------------------------------------
 
 
-def _is_collate(thing: Any) -> bool:
-    return inspect.isfunction(thing) and thing.__name__ == "default_collate"
+def _of_classes(section: str, packages: tuple[str, ...], base: type, *namespaces: str) -> Registry:
+    """Return a section of the subclasses of `base`, the project's own and those of namespaces."""
+    return Registry(section, packages, _class_of(base), dict.fromkeys(namespaces, _class_of(base)))
 
 
-def _parameter_names(thing: Any) -> frozenset[str]:
-    try:
-        return frozenset(inspect.signature(thing).parameters)
-    except ValueError:  # a builtin that does not tell
-        return frozenset()
-
-
-TORCHMETRICS = ("", ".classification", ".regression", ".text", ".image", ".audio", ".retrieval")
 LR_SCHEDULER = torch.optim.lr_scheduler.LRScheduler
+TORCHMETRICS = ("", ".classification", ".regression", ".text", ".image", ".audio", ".retrieval")
+DATA, MODEL, TRAINER = ("data_loader",), ("model",), ("trainer",)
 
-DATASETS = Registry(
-    "datasets",
-    ("data_loader",),
-    _own_class(Dataset),
-    (("torchvision.datasets", _class_of(Dataset)),),
-)
-DATA_LOADERS = Registry(
-    "data_loaders",
-    ("data_loader",),
-    _own_class(BaseDataLoader),
-    (("base.base_data_loader", lambda thing: thing is BaseDataLoader),),
-)
-TRANSFORMS = Registry(
-    "transforms",
-    ("data_loader",),
-    namespaces=(("torchvision.transforms.v2", _class_of(torch.nn.Module)),),
-)
-SAMPLERS = Registry(
-    "samplers", ("data_loader",), _own_class(Sampler), (("torch.utils.data", _class_of(Sampler)),)
-)
+DATASETS = _of_classes("datasets", DATA, Dataset, "torchvision.datasets")
+DATA_LOADERS = _of_classes("data_loaders", DATA, BaseDataLoader)
+DATA_LOADERS.register()(BaseDataLoader)
+TRANSFORMS = Registry("transforms", DATA, namespaces={"torchvision.transforms.v2": _is_model})
+SAMPLERS = _of_classes("samplers", DATA, Sampler, "torch.utils.data")
 COLLATE_FNS = Registry(
-    "collate_fns", ("data_loader",), namespaces=(("torch.utils.data", _is_collate),), call_args=1
+    "collate_fns",
+    DATA,
+    namespaces={"torch.utils.data": _function("default_collate".__eq__)},
+    call_args=1,
 )
 MODELS = Registry(
     "models",
-    ("model",),
-    _own_model,
-    (("torchvision.models", _builds_model), ("torch.nn", _class_of(torch.nn.Module))),
+    MODEL,
+    lambda thing: _is_model(thing) and not _is_loss_or_metric(thing),
+    {"torchvision.models": _builds_model, "torch.nn": _is_model},
 )
 INITS = Registry(
     "inits",
-    ("model",),
-    namespaces=(("torch.nn.init", _is_init),),
+    MODEL,
+    namespaces={"torch.nn.init": _function(lambda name: name.endswith("_"))},
     call_args=1,
 )
 LOSSES = Registry(
     "losses",
-    ("model",),
-    _own_in_files("loss"),
-    (("torch.nn", _is_loss_class), ("torch.nn.functional", _is_loss_function)),
+    MODEL,
+    _is_in_files("loss"),
+    {"torch.nn": _is_loss_class, "torch.nn.functional": _is_loss_function},
     call_args=2,
 )
 METRICS = Registry(
     "metrics",
-    ("model",),
-    _own_in_files("metric"),
-    tuple((f"torchmetrics{part}", _is_metric) for part in TORCHMETRICS),
+    MODEL,
+    _is_in_files("metric"),
+    {f"torchmetrics{part}": _is_metric for part in TORCHMETRICS},
     call_args=2,
 )
-OPTIMIZERS = Registry(
-    "optimizers",
-    ("model", "trainer"),
-    _own_class(torch.optim.Optimizer),
-    (("torch.optim", _class_of(torch.optim.Optimizer)),),
+OPTIMIZERS = _of_classes("optimizers", MODEL + TRAINER, torch.optim.Optimizer, "torch.optim")
+LR_SCHEDULERS = _of_classes(
+    "lr_schedulers", MODEL + TRAINER, LR_SCHEDULER, "torch.optim.lr_scheduler"
 )
-LR_SCHEDULERS = Registry(
-    "lr_schedulers",
-    ("model", "trainer"),
-    _own_class(LR_SCHEDULER),
-    (("torch.optim.lr_scheduler", _class_of(LR_SCHEDULER)),),
-)
-CALLBACKS = Registry("callbacks", ("trainer",), _own_class(Callback))
-TRAINERS = Registry("trainers", ("trainer",), _own_class(BaseTrainer))
+CALLBACKS = _of_classes("callbacks", TRAINER, Callback)
+TRAINERS = _of_classes("trainers", TRAINER, BaseTrainer)
 
-REGISTRIES = {
-    registry.section: registry
-    for registry in (
-        DATASETS, DATA_LOADERS, TRANSFORMS, SAMPLERS, COLLATE_FNS, MODELS, INITS, LOSSES, METRICS,
-        OPTIMIZERS, LR_SCHEDULERS, CALLBACKS, TRAINERS,
-    )
-}  # fmt: skip
+REGISTRIES = {part.section: part for part in list(vars().values()) if isinstance(part, Registry)}

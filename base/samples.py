@@ -1,41 +1,45 @@
-"""What stands between a dataset and its loader: transforms, per-sample seeds, samples in memory."""
+"""What stands between a dataset and its loader: per-sample seeds, transforms, samples in memory."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import takewhile
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset, default_collate, get_worker_info
 from tqdm import tqdm
 
-from base.errors import DataError
+from base import distributed
+from base.device import free_memory, to_device
+from base.errors import DataError, UsageError
+from base.known_data import batch_reader, is_deterministic
 from base.sample_rng import mix, preserved_rng, sample_keys, seed_global_generators
 
-# torchvision's transforms that give the same output for the same input; all others may draw.
-DETERMINISTIC = frozenset({
-    "CenterCrop", "Compose", "ConvertImageDtype", "FiveCrop", "Grayscale", "Identity", "Normalize",
-    "Pad", "PILToTensor", "RGB", "Resize", "TenCrop", "ToDtype", "ToImage", "ToPILImage",
-    "ToPureTensor", "ToTensor",
-})  # fmt: skip
-# Those of them that take a batch (B, C, H, W) as well as one image.
-BATCHED = frozenset({"CenterCrop", "Normalize", "Pad", "Resize", "ToDtype", "ToPureTensor"})
-CHUNK = 1000
-MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset
+CHUNK = 128  # samples put into memory at once
+MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
+NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
+
+Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
 
 
 class BatchIndices(NamedTuple):
-    """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch."""
+    """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch.
+
+    An array, since a tensor would go to a worker through shared memory, which takes much longer.
+    """
 
     epoch: int
-    positions: Tensor
+    positions: np.ndarray
 
 
 class Samples(Dataset):
     """Batches of a dataset's samples at `indices`, the same for any number of workers.
 
     Transforms apply to a sample's first element. One with `takes_keys = True` gets a batch
-    (B, ...) and its samples' keys (B,) and must come last; see `base.sample_rng`.
+    (B, ...) and its samples' keys (B,); see `base.sample_rng`.
     """
 
     def __init__(
@@ -47,141 +51,166 @@ class Samples(Dataset):
         self.collate_fn = collate_fn
         self.sample_transforms: list[Callable] = []
         self.batch_transforms: list[Callable] = []
-        self.tensors: tuple[Tensor, ...] | None = None
+        self.tensors: list[Tensor] = []  # the samples' columns (N, ...) when kept in memory
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def set_transforms(self, transforms: Sequence[Callable]) -> None:
-        self.sample_transforms = [t for t in transforms if not getattr(t, "takes_keys", False)]
-        self.batch_transforms = [t for t in transforms if getattr(t, "takes_keys", False)]
+        """Set what is applied, in order.
+
+        Raises:
+            UsageError: a transform of single samples follows one of whole batches.
+        """
+        takes_keys = [getattr(transform, "takes_keys", False) for transform in transforms]
+        num_single = takes_keys.count(False)
+        if any(takes_keys[:num_single]):
+            name = type(transforms[takes_keys.index(True)]).__name__
+            raise UsageError(f"{name} works on whole batches, so it must come last of transforms")
+        self.sample_transforms = list(transforms[:num_single])
+        self.batch_transforms = list(transforms[num_single:])
 
     @property
     def is_batched(self) -> bool:
         """Whether batches are cut from tensors in memory, with nothing to do for each sample."""
-        return self.tensors is not None and not self.sample_transforms
+        return bool(self.tensors) and not self.sample_transforms
 
     def __getitems__(self, batch: BatchIndices) -> Any:
-        """Return the collated batch; the DataLoader has nothing left to do."""
-        epoch, positions = batch
+        """Return the collated batch, or in a worker the DataError for the loader to raise."""
+        try:
+            return self._batch(*batch)
+        except DataError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised here, it would arrive with its traceback for a message
+
+    def _batch(self, epoch: int, positions: np.ndarray) -> Any:
+        rows = torch.as_tensor(positions)
         if self.is_batched:
-            rows = positions.to(self.tensors[0].device)
-            columns = [tensor[rows] for tensor in self.tensors]
+            on_device = to_device(rows, self.tensors[0].device)
+            batch = [tensor.index_select(0, on_device) for tensor in self.tensors]
         else:
-            with preserved_rng():
-                samples = [self._sample(epoch, position) for position in positions.tolist()]
-            columns = self.collate_fn(samples)
+            read = partial(self._sample, transforms=self.sample_transforms, epoch=epoch)
+            with _as_in_a_worker():
+                batch = self._collate([*map(read, rows.tolist())])
         if not self.batch_transforms:
-            return columns
-        first, *others = columns
-        keys = sample_keys(self.seed, epoch, self.indices[positions]).to(first.device)
+            return batch
+        first, *others = _parts(batch)
+        keys = to_device(sample_keys(self.seed, epoch, self.indices[rows]), first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
         return [first, *others]
 
-    def _sample(self, epoch: int, position: int) -> Any:
+    def _sample(self, position: int, *, transforms: Sequence[Callable], epoch: int) -> Any:
         index = int(self.indices[position])
         seed_global_generators(mix(self.seed, epoch, index))
-        sample = self._raw(index) if self.tensors is None else self._kept(position)
-        return _apply(self.sample_transforms, sample)
-
-    def _raw(self, index: int) -> Any:
+        place = f"sample {index} of {type(self.dataset).__name__}"
         try:
-            return self.dataset[index]
+            if self.tensors:  # copies, since a transform may work in place
+                sample = tuple(tensor[position].clone() for tensor in self.tensors)
+            else:
+                sample = self.dataset[index]
+            return _transformed(sample, transforms)
         except (OSError, EOFError) as error:
+            raise DataError(f"{place} cannot be read: {error}") from error
+        except Exception as error:  # a bug of any kind goes on, with the place added
+            error.add_note(f"This was {place}.")
+            raise
+
+    def _collate(self, samples: Sequence[Any]) -> Any:
+        try:
+            return self.collate_fn(samples)
+        except (TypeError, RuntimeError, LookupError) as error:
+            if self.collate_fn is not default_collate:
+                raise
             name = type(self.dataset).__name__
-            raise DataError(f"sample {index} of {name} cannot be read: {error}") from error
+            raise DataError(f"samples of {name} cannot be put into a batch: {error}") from error
 
-    def _kept(self, position: int) -> tuple[Any, ...]:
-        return tuple(tensor[position] for tensor in self.tensors)
+    # --- in memory ------------------------------------------------------------------------------
 
-    def reason_against_memory(self, *, forced: bool) -> str:
-        """Return why the samples are not to be kept in memory, or "" if they can be."""
+    def keep_in_memory(self, *, device: torch.device, forced: bool) -> str:
+        """Keep all samples as tensors, after the leading deterministic transforms.
+
+        Not `forced`, they are kept where they are known not to change and fit easily; on `device`
+        if nothing is left to do for each sample. Return why they are not kept, "" if they are.
+        """
+        if self.collate_fn is not default_collate:
+            return "they have a collate function of their own"
         if not forced and not is_deterministic(self.dataset):
             return "the dataset may draw random numbers, or reads from disk"
-        sample = _tensor_sample(self.dataset, int(self.indices[0]), self._split_transforms()[0])
-        if sample is None:
-            return "its samples are no tuples of tensors of one shape"
-        needed = len(self) * sum(tensor.nbytes for tensor in sample)
-        if not forced and needed > free_memory() * MEMORY_SHARE:
-            return f"it would take {needed / 2**30:.1f} GiB"
+        known = list(takewhile(is_deterministic, self.sample_transforms))
+        with _as_in_a_worker():
+            ends = self._columns(torch.tensor([0, len(self) - 1]), known)
+            if ends is None:
+                return NO_COLUMNS
+            num_bytes = sum(column[0].nbytes for column in ends) * len(self)
+            free = free_memory(torch.device("cpu")) / distributed.local_world_size()
+            if num_bytes > free * (1 if forced else MEMORY_SHARE):
+                return f"they would take {num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} free"
+            tensors = [column.new_empty(len(self), *column.shape[1:]) for column in ends]
+            if not self._fill(tensors, self._reader(known, ends)):
+                return NO_COLUMNS
+        self.sample_transforms = self.sample_transforms[len(known) :]
+        if not self.sample_transforms and num_bytes < free_memory(device) * MEMORY_SHARE:
+            tensors = [tensor.to(device) for tensor in tensors]
+        self.tensors = tensors
         return ""
 
-    def keep_in_memory(self, *, device: torch.device) -> None:
-        """Read every sample once, apply the leading deterministic transforms, keep the tensors."""
-        before, batched, after = self._split_transforms()
-        chunks = []
-        positions = range(0, len(self), CHUNK)
-        with preserved_rng():
-            for start in tqdm(positions, desc="reading data", leave=False, disable=None, delay=1):
-                indices = self.indices[start : start + CHUNK].tolist()
-                samples = [_apply(before, self._raw(index)) for index in indices]
-                chunks.append(_apply(batched, default_collate(samples)))
-        self.tensors = tuple(torch.cat(parts).to(device) for parts in zip(*chunks, strict=True))
-        self.sample_transforms = after
+    def _reader(self, transforms: Sequence[Callable], ends: Sequence[Tensor]) -> Reader:
+        """Return what reads many samples at once, if it gives the first and last bitwise."""
+        read = batch_reader(self.dataset, transforms)
+        if read is not None:
+            found = zip(read(self.indices[[0, -1]]), ends, strict=True)
+            if all(a.dtype == b.dtype and torch.equal(a, b) for a, b in found):
+                return lambda positions: read(self.indices[positions])
+        return partial(self._columns, transforms=transforms)
 
-    def _split_transforms(self) -> tuple[list[Callable], list[Callable], list[Callable]]:
-        """Split the per-sample transforms: once per sample, once per chunk, and each time."""
-        known = _leading(self.sample_transforms, is_deterministic)
-        batched = _leading(known[::-1], lambda t: type(t).__name__ in BATCHED)[::-1]
-        return known[: len(known) - len(batched)], batched, self.sample_transforms[len(known) :]
-
-
-def is_deterministic(thing: Any) -> bool:
-    """Tell whether a dataset or transform is known to give the same for the same index or input.
-
-    Known are torch's and torchvision's that are, unless a transform inside them draws, and any
-    class of the project with `deterministic = True`. A dataset that reads a file for each sample is
-    not counted: workers decode it better.
-    """
-    if hasattr(thing, "deterministic"):
-        return bool(thing.deterministic)
-    module, name = type(thing).__module__, type(thing).__name__
-    if isinstance(thing, TensorDataset):
+    def _fill(self, tensors: Sequence[Tensor], read: Reader) -> bool:
+        """Write every sample into `tensors`, and tell whether all of them fit."""
+        kinds = [(tensor.dtype, tensor.shape[1:]) for tensor in tensors]
+        chunks = torch.arange(len(self)).split(CHUNK)
+        for chunk in tqdm(chunks, desc="reading data", leave=False, disable=None, delay=1):
+            columns = read(chunk)
+            if columns is None or [(c.dtype, c.shape[1:]) for c in columns] != kinds:
+                return False
+            for tensor, column in zip(tensors, columns, strict=True):
+                tensor[chunk[0] : chunk[-1] + 1] = column
         return True
-    if module.startswith("torchvision.transforms"):
-        return name in DETERMINISTIC and all(
-            map(is_deterministic, getattr(thing, "transforms", ()))
-        )
-    if module.startswith("torchvision.datasets") and hasattr(thing, "data"):
-        inner = (getattr(thing, "transform", None), getattr(thing, "target_transform", None))
-        return all(transform is None or is_deterministic(transform) for transform in inner)
-    return False
+
+    def _columns(self, positions: Tensor, transforms: Sequence[Callable]) -> list[Tensor] | None:
+        """Return samples as tensors (B, ...), or None where they are no plain tuples of such."""
+        read = partial(self._sample, transforms=transforms, epoch=0)
+        samples = [*map(read, positions.tolist())]
+        try:
+            columns = default_collate(samples)
+        except (TypeError, RuntimeError, LookupError):
+            return None
+        is_plain = all(type(sample) in (tuple, list) for sample in samples)
+        return columns if is_plain and all(isinstance(c, Tensor) for c in columns) else None
 
 
-def free_memory() -> int:
-    """Return the free memory of the machine in bytes, as far as the system tells."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows; macOS does not know the first name
-        return 8 * 2**30
-
-
-def _apply(transforms: Sequence[Callable], sample: Any) -> Any:
+def _transformed(sample: Any, transforms: Sequence[Callable]) -> Any:
     if not transforms:
         return sample
-    if not isinstance(sample, (tuple, list)):
-        raise DataError(f"transforms need samples (input, ...), found {type(sample).__name__}")
-    first, *others = sample
+    first, *others = _parts(sample)
     for transform in transforms:
         first = transform(first)
     return (first, *others)
 
 
-def _tensor_sample(
-    dataset: Dataset, index: int, transforms: Sequence[Callable]
-) -> tuple[Tensor, ...] | None:
-    with preserved_rng():
-        sample = _apply(transforms, dataset[index])
-    if not isinstance(sample, (tuple, list)):
-        return None
-    if not all(isinstance(part, Tensor | int | float) or hasattr(part, "dtype") for part in sample):
-        return None
-    return tuple(torch.as_tensor(part) for part in sample)
+def _parts(sample: Any) -> Sequence[Any]:
+    if not isinstance(sample, (tuple, list)) or not sample:
+        raise DataError(f"transforms need samples (input, ...), found {type(sample).__name__}")
+    return sample
 
 
-def _leading(transforms: Sequence[Callable], accepts: Callable[[Callable], bool]) -> list[Callable]:
-    for position, transform in enumerate(transforms):
-        if not accepts(transform):
-            return list(transforms[:position])
-    return list(transforms)
+@contextmanager
+def _as_in_a_worker() -> Iterator[None]:
+    """Compute on one thread, since sums depend on the number, and give the generators back."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with preserved_rng():
+            yield
+    finally:
+        torch.set_num_threads(num_threads)

@@ -19,6 +19,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.number = 0
+        self._is_interrupted = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
@@ -31,9 +32,23 @@ class StopSignal:
 
     def __exit__(self, *exc_info: object) -> None:
         for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+            signal.signal(signum, handler or signal.SIG_DFL)  # None: it was not set by Python
 
     def _remember(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGINT and self.number == signal.SIGINT:
-            os._exit(EXIT_CODES[signum])
+        if signum == signal.SIGINT:
+            if self._is_interrupted:
+                os._exit(EXIT_CODES[signum])
+            self._is_interrupted = True
         self.number = signum
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Keep from a DataLoader's worker what stops a run: its parent needs it until it has saved.
+
+    Terminals and torchrun signal a whole process group, so a worker leaves it. SIGTERM sent to the
+    worker itself still ends it; that is how its parent does.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+    for signum in EXIT_CODES.keys() - {signal.SIGTERM}:
+        signal.signal(signum, signal.SIG_IGN)

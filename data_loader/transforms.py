@@ -23,10 +23,8 @@ class RandomShift:
         self.fill = fill
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
-        size, (height, width) = len(images), images.shape[-2:]
+        height, width = images.shape[-2:]
         padded = F.pad(images, [self.pixels] * 4, value=self.fill)
-        shifts = (uniform(keys, 2) * (2 * self.pixels + 1)).long()  # (B, 2), of 0 to 2 * pixels
-        rows = shifts[:, :1] + torch.arange(height, device=images.device)  # (B, H)
-        columns = shifts[:, 1:] + torch.arange(width, device=images.device)  # (B, W)
-        batch = torch.arange(size, device=images.device)[:, None, None]
-        return padded.movedim(1, -1)[batch, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, C, shifts, shifts, H, W)
+        down, right = (uniform(keys, 2) * windows.shape[2]).long().unbind(dim=1)  # (B,) each
+        return windows[torch.arange(len(images), device=images.device), :, down, right]

@@ -158,12 +158,15 @@ class TestPlaces:
         node = read_config(write(b"\xef\xbb\xbfa: 1\r\nb: \xc3\xa9\r\n"))
         assert plain(node) == {"a": 1, "b": "é"}
         assert [node.value["a"].where, node.value["b"].where] == ["c.yaml:1:1", "c.yaml:2:1"]
+        node = read_config(write(b'\xef\xbb\xbf{"a": 1,\r\n"b": 2}', name="c.json"))
+        assert [node.value["a"].where, node.value["b"].where] == ["c.json:1:2", "c.json:2:1"]
 
     def test_of_an_alias_is_its_own_key(self):
         node = tree("a: &x {b: 1}\nc: *x\n")
         assert plain(node) == {"a": {"b": 1}, "c": {"b": 1}}
         assert where_is(node, ["c"]) == "tree.yaml:2:1"
         assert where_is(node, ["c", "b"]) == "tree.yaml:1:8"
+        assert plain(tree("&x a: 1\nb: *x\n")) == {"a": 1, "b": "a"}
 
 
 class TestMistakesInYaml:
@@ -362,11 +365,12 @@ class TestExtends:
         assert read("extends: []\nb: 2\n") == {"b": 2}
 
     def test_of_itself_is_refused(self):
+        Path("x").mkdir()
         write("extends: b.yaml\n", name="a.yaml")
-        write("x: 1\nextends: ./a.yaml\n", name="b.yaml")
+        write("x: 1\nextends: x/../a.yaml\n", name="b.yaml")
         assert lines_of(read_config, Path("a.yaml")) == [
-            "b.yaml:2:1: extends: cannot read a.yaml: a file cannot extend itself "
-            "(a.yaml -> b.yaml -> a.yaml)"
+            "b.yaml:2:1: extends: cannot read x/../a.yaml: a file cannot extend itself "
+            "(a.yaml -> b.yaml -> x/../a.yaml)"
         ]
 
     def test_reports_the_mistakes_of_all_files_at_once(self):
@@ -500,6 +504,7 @@ class TestOverrides:
         assert changed("a: {b: 0}", "a.b=1", "a.b=2") == {"a": {"b": 2}}
         assert changed("a: 0", "a={b: 1, c: 1}", "a.b=2") == {"a": {"b": 2, "c": 1}}
         assert changed("a: 0", "a.b=2", "a=[]") == {"a": []}
+        assert changed("a: 0", "a=1", "a.b=2", "a=3") == {"a": 3}
         found = plain(parse_overrides(["o.type=A", "o.args.lr=1", "o.type=B"]))
         assert found == {"o": {"type": "B", "args": {"lr": 1}}}
 

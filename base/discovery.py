@@ -1,0 +1,73 @@
+"""Finds what the project's own modules define; a module that cannot be imported is named."""
+
+import importlib
+import importlib.util
+import inspect
+import traceback
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from base.errors import ConfigError, Mistake
+
+
+def own_things(package: str) -> Iterator[tuple[str, Any]]:
+    """Yield (name, thing) for everything public that a package's modules define.
+
+    Raises:
+        ConfigError: some of them cannot be imported; one line for each, with the cause.
+    """
+    modules, mistakes = _import_all(package)
+    if mistakes:
+        raise ConfigError(mistakes)
+    for module in modules:
+        for name, thing in vars(module).items():
+            if name[:1] != "_" and getattr(thing, "__module__", None) == module.__name__:
+                yield name, thing
+
+
+def source_file(thing: Any) -> str:
+    """Return the file that defines `thing`, relative to the working directory if below it."""
+    try:
+        return _shown(inspect.getsourcefile(thing) or "?")
+    except TypeError:  # neither a class nor a function
+        return "?"
+
+
+@cache
+def _import_all(package: str) -> tuple[list[ModuleType], list[Mistake]]:
+    """Import all modules of a package, if there is one; return also what is wrong in them."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec and spec.submodule_search_locations) or []
+    modules, mistakes = [], []
+    for folder in folders:
+        for file in sorted(Path(folder).rglob("*.py")):
+            names = (package, *file.relative_to(folder).with_suffix("").parts)
+            if not all(map(str.isidentifier, names)):
+                continue  # such as .ipynb_checkpoints
+            try:
+                name = ".".join(names).removesuffix(".__init__")
+                modules.append(importlib.import_module(name))
+            except Exception as error:  # a module of the project may fail in any way
+                mistakes.append(_import_mistake(error, file, folders))
+    return modules, mistakes
+
+
+def _import_mistake(error: Exception, module: Path, folders: list[str]) -> Mistake:
+    """Return the mistake with its place: the last line below these folders that was run."""
+    places = [(str(module), 1)]
+    places += [
+        (frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    file, line = [place for place in places if place[0].startswith(tuple(folders))][-1]
+    cause = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
+    return Mistake(f"{_shown(file)}:{line}", "", f"cannot be imported: {cause}")
+
+
+def _shown(file: str) -> str:
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

@@ -1,0 +1,84 @@
+"""What is known of torch's and torchvision's data: what never changes, what can be read at once."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Subset, TensorDataset
+
+# torchvision's transforms that give the same output for the same input; all others may draw.
+DETERMINISTIC = frozenset({
+    "CenterCrop", "Compose", "ConvertImageDtype", "Grayscale", "Identity", "Normalize", "Pad",
+    "PILToTensor", "RGB", "Resize", "ToDtype", "ToImage", "ToPILImage", "ToPureTensor", "ToTensor",
+})  # fmt: skip
+# Those of them that treat a batch (B, C, H, W) as they treat one image.
+BATCHED = frozenset({"CenterCrop", "Normalize", "Pad", "Resize", "ToDtype", "ToPureTensor"})
+# Datasets that hold their images as one uint8 array `data` and give out a PIL image and an int,
+# and the transforms that make such an image the tensor it was cut from.
+ARRAYS = frozenset({"CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST"})
+FROM_PIL = frozenset({"PILToTensor", "ToImage", "ToTensor"})
+
+
+def is_deterministic(thing: Any) -> bool:
+    """Tell whether a dataset or transform is known to give the same for the same index or input.
+
+    Known are torch's and torchvision's that are, unless a transform inside them draws, and any
+    class of the project with `deterministic = True`. A dataset that reads a file for each sample is
+    not counted: workers decode it better.
+    """
+    if hasattr(thing, "deterministic"):
+        return bool(thing.deterministic)
+    if type(thing) is TensorDataset:
+        return True
+    if type(thing) is Subset:
+        return is_deterministic(thing.dataset)
+    if _name(thing, "transforms") in DETERMINISTIC:
+        return all(map(is_deterministic, getattr(thing, "transforms", ())))
+    if _name(thing, "datasets") and isinstance(getattr(thing, "data", None), Tensor | np.ndarray):
+        inner = (getattr(thing, "transform", None), getattr(thing, "target_transform", None))
+        return all(transform is None or is_deterministic(transform) for transform in inner)
+    return False
+
+
+def batch_reader(
+    dataset: Dataset, transforms: Sequence[Callable]
+) -> Callable[[Tensor], list[Tensor]] | None:
+    """Return what reads the samples of indices (B,) all at once, or None where nothing can.
+
+    It gives what the samples, each through `transforms` and collated, should give.
+    """
+    if _name(dataset, "datasets") not in ARRAYS or dataset.target_transform is not None:
+        return None
+    first, *others = [*_steps([dataset.transform]), *_steps(transforms), None]
+    names = [_name(transform, "transforms") for transform in others[:-1]]
+    if _name(first, "transforms") not in FROM_PIL or not BATCHED.issuperset(names):
+        return None
+    data, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
+    images = data.unsqueeze(1) if data.ndim == 3 else data.movedim(-1, 1)  # (N, C, H, W)
+
+    def read(indices: Tensor) -> list[Tensor]:
+        batch = images[indices]
+        if type(first).__name__ == "ToTensor":
+            batch = batch.to(torch.get_default_dtype()).div(255)
+        for transform in others[:-1]:
+            batch = transform(batch)
+        return [batch, targets[indices]]
+
+    return read
+
+
+def _steps(transforms: Sequence[Callable | None]) -> Iterator[Callable]:
+    """Yield what transforms do one after the other, also within a Compose."""
+    for transform in transforms:
+        if _name(transform, "transforms") == "Compose":
+            yield from _steps(transform.transforms)
+        elif transform is not None:
+            yield transform
+
+
+def _name(thing: Any, package: str) -> str:
+    """Return the class's name if it is defined in a package of torchvision, else ""."""
+    module = type(thing).__module__
+    return type(thing).__name__ if module.startswith(f"torchvision.{package}") else ""

@@ -1,0 +1,75 @@
+"""The states of a run's parts: as plain data, put back, or one line that says what differs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from base import distributed
+from base.checkpoint import differing_keys
+from base.errors import CheckpointError
+
+NUM_SHOWN = 3
+
+
+def versions() -> dict[str, Any]:
+    """Return what else decides the bits of a result: torch, CPU threads and processes."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "world_size": distributed.world_size(),
+    }
+
+
+def state_of(part: Any) -> dict[str, Any]:
+    """Return the state of a part, empty for one that has none, such as a loss function."""
+    return part.state_dict() if hasattr(part, "state_dict") else {}
+
+
+def load_parts(parts: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    """Put states that `state_of` returned back into the parts of the same names.
+
+    Raises:
+        CheckpointError: a state is missing or is that of another part; the first differences are
+            named.
+    """
+    for name, part in parts.items():
+        if not hasattr(part, "load_state_dict"):
+            continue
+        if name not in states:
+            raise CheckpointError(f"the checkpoint holds no {name}")
+        _load_part(name, part, states[name])
+
+
+def _load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
+    if isinstance(part, nn.Module):
+        _refuse(name, differing_keys(part.state_dict(), state))
+    elif isinstance(part, torch.optim.Optimizer):
+        _refuse(name, _differing_groups(part.state_dict(), state))
+    try:
+        part.load_state_dict(state)
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"the checkpoint does not fit the {name}: {error!r}") from error
+
+
+def _refuse(name: str, differences: Iterable[str]) -> None:
+    """Raise if there is a difference."""
+    differences = list(differences)
+    if differences:
+        more = len(differences) - NUM_SHOWN
+        shown = "; ".join(differences[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        raise CheckpointError(f"the checkpoint does not fit the {name}: {shown}")
+
+
+def _differing_groups(own: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what distinguishes two optimizers; torch itself looks at the sizes of groups alone."""
+    own_groups, found_groups = own["param_groups"], found.get("param_groups", [])
+    if len(own_groups) != len(found_groups):
+        yield f"it has {len(found_groups)} parameter groups, not {len(own_groups)}"
+        return
+    for number, (group, other) in enumerate(zip(own_groups, found_groups, strict=True)):
+        if len(group["params"]) != len(other["params"]):
+            sizes = f"{len(other['params'])} parameters, not {len(group['params'])}"
+            yield f"group {number} has {sizes}"
+        yield from (f"{key} is not in the optimizer" for key in other if key not in group)
