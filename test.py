@@ -59,8 +59,7 @@ def main(config: "Config", path: Path, state: dict) -> dict[str, float]:
     set_deterministic(config.trainer.deterministic)
     seed_everything(config.seed)
     loader = build_test_data(config, device)
-    config.model.weights = None  # the checkpoint holds them
-    model = parts.build_model(config, device)
+    model = parts.build_model(config, device, load_weights=False)
     loss = parts.build_loss(config, device)
     trainer = parts.build_part(
         config, "trainer", config.trainer, TRAINERS,

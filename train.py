@@ -31,8 +31,7 @@ def command(
         Path | None, typer.Option("-c", "--config", help="A config, as given or below configs/.")
     ] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option("-r", "--resume", help="A run, a folder of runs, or a checkpoint."),
+        Path | None, typer.Option("-r", "--resume", help="A run, a folder of runs, a checkpoint.")
     ] = None,
     device: Annotated[
         str | None, typer.Option("-d", "--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")
@@ -50,43 +49,50 @@ def command(
     list_names: Annotated[
         bool, typer.Option("--list", help="Print what can be named: --list [SECTION]...")
     ] = False,
+    replay: Annotated[
+        Path | None, typer.Option("--replay", help="Run the step again at which a run diverged.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Train a model from a config (-c), or continue a run (-r)."""
-    from base.errors import UsageError, exit_on_user_error
+    from base.errors import exit_on_user_error
+    from trainer.start import find_start
 
-    changes = list(overrides or [])
     short_forms = {"device": device, "optimizer.args.lr": lr, "data_loader.args.batch_size": bs}
+    given = [f"{key}={value}" for key, value in short_forms.items() if value is not None]
+    changes = [*(overrides or []), *given]
     with exit_on_user_error(debug=debug):
         if list_names:
             from trainer.listing import print_names
 
-            print_names(changes)
-            return
-        changes += [f"{key}={value}" for key, value in short_forms.items() if value is not None]
-        if (config is None) == (resume is None):
-            raise UsageError(
-                "expected either -c CONFIG for a new run or -r RUN to continue one; a new run from "
-                "old weights is -c CONFIG model.weights=CHECKPOINT"
-            )
-        if resume is not None and run_id is not None:
-            raise UsageError("-r names the run to continue; --run-id goes with -c")
-
-        from trainer.start import start_from_checkpoint, start_from_config
-
-        if resume is not None:
-            loaded, start = start_from_checkpoint(resume, changes)
-        else:
-            loaded, start = start_from_config(config, changes, run_id)
+            return print_names(changes)
+        if replay is not None:
+            return run_again(replay, changes)
+        found, start = find_start(config, resume, run_id, changes)
         if check:
-            from base.device import select_device
-            from logger import setup_logging
-            from trainer.sheet import print_sheet
+            return try_out(found)
+        main(found, start)
 
-            setup_logging(None)
-            print_sheet(assemble(loaded, select_device(loaded.device)))
-        else:
-            main(loaded, start)
+
+def try_out(config: "Config") -> None:
+    """Build every part, run one batch, and print what that shows."""
+    from base.device import select_device
+    from logger import setup_logging
+    from trainer.sheet import print_sheet
+
+    setup_logging(None)
+    print_sheet(assemble(config, select_device(config.device)))
+
+
+def run_again(path: Path, overrides: list[str]) -> None:
+    """Run the step that a diverged run kept, and print what first was not finite."""
+    from base.device import select_device
+    from trainer.failure import read_failure, replay
+    from trainer.start import stored_config
+
+    state = read_failure(path)
+    config = stored_config(path, state, None, overrides)
+    print(replay(assemble(config, select_device(config.device)), state))
 
 
 def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
@@ -103,7 +109,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
         return announce(start.run, summary, finished_before=True)
     device = select_device(config.device)
     with distributed.process_group(device):
-        trainer = assemble(config, device)
+        trainer = assemble(config, device, resumed=start.state is not None)
         if start.state is not None:
             trainer.load_state_dict(start.state)
         with open_run(config, start) as (run, logger, checkpoints):
@@ -114,7 +120,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
         return announce(run, summary)
 
 
-def assemble(config: "Config", device: "torch.device") -> "Trainer":
+def assemble(config: "Config", device: "torch.device", *, resumed: bool = False) -> "Trainer":
     """Build every part that a config names, and the trainer of them."""
     from base import distributed
     from base.device import seed_everything, set_deterministic
@@ -126,7 +132,7 @@ def assemble(config: "Config", device: "torch.device") -> "Trainer":
     set_deterministic(config.trainer.deterministic)
     seed_everything(config.seed)
     data_loader, valid_data_loader = build_data(config, device)
-    model = parts.build_model(config, device)
+    model = parts.build_model(config, device, load_weights=not resumed)
     loss = parts.build_loss(config, device)
     optimizer = parts.build_optimizer(config, model, loss)
     trainer = parts.build_part(

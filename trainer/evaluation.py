@@ -127,7 +127,7 @@ def show_worst(
     from logger.plots import plot_image_sheet
 
     worst = predictions["loss"].argsort(descending=True)[:NUM_WORST]
-    images = loader.dataset.__getitems__(BatchIndices(0, worst))[0]
+    images = loader.dataset.__getitems__(BatchIndices(0, worst.numpy()))[0]
     if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
         return
     titles = [

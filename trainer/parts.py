@@ -48,8 +48,10 @@ def build_part(
 # --- model, loss, metrics -----------------------------------------------------------------------
 
 
-def build_model(config: Config, device: torch.device) -> nn.Module:
+def build_model(config: Config, device: torch.device, *, load_weights: bool = True) -> nn.Module:
     """Return the model on its device, its weights initialised, loaded and frozen as configured.
+
+    `load_weights` is false where a checkpoint follows: the file may be gone since the run began.
 
     Raises:
         ConfigError: a pattern of `freeze` matches no parameter.
@@ -60,8 +62,8 @@ def build_model(config: Config, device: torch.device) -> nn.Module:
     if section.init is not None:
         init = build_part(config, "model.init", section.init, INITS)
         model.apply(lambda module: _initialise(module, init))
-    if section.weights is not None:
-        load_weights(model, Path(section.weights))
+    if section.weights is not None and load_weights:
+        load_matching(model, Path(section.weights))
     names = [name for name, _ in model.named_parameters()]
     for number, pattern in enumerate(section.freeze):
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -73,7 +75,7 @@ def build_model(config: Config, device: torch.device) -> nn.Module:
     return model.to(device, memory_format=layout)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_matching(model: nn.Module, path: Path) -> None:
     """Load what fits of a checkpoint of this project or a safetensors file; say what did not.
 
     Raises:

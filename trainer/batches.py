@@ -1,0 +1,35 @@
+"""What a batch holds, and how many of them make an epoch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from base import BaseDataLoader
+from base.config import TrainerConfig
+from base.errors import UsageError
+
+
+def input_and_target(batch: Any) -> tuple[Any, Any]:
+    """Return the two parts of a batch.
+
+    Raises:
+        UsageError: the batch is no pair, so `train_step` must be written for it.
+    """
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    count = f" of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else ""
+    raise UsageError(
+        f"the stock train_step takes batches of (input, target), found a {type(batch).__name__}"
+        f"{count}; override train_step(batch) in a trainer of your own"
+    )
+
+
+def count_batches(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
+    """Return the number of batches of a training epoch."""
+    if settings.len_epoch is not None:
+        return settings.len_epoch * settings.accumulate
+    return limited(settings, data_loader)
+
+
+def limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
+    """Return the number of batches of one pass through a loader."""
+    return min(len(data_loader), settings.limit_batches or len(data_loader))

@@ -1,0 +1,89 @@
+"""What of its config a continued run may change: nothing that the arithmetic depends on."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from base import distributed
+from base.build import nested_nodes, split_node
+from base.checkpoint import config_of
+from base.config import Config
+from base.errors import ConfigError, Mistake, UsageError
+from base.registry import LR_SCHEDULERS
+from base.signature import FALLBACKS, Parameters
+from base.state import versions
+
+log = logging.getLogger("train")
+
+# Whatever starts like this may change, and `trainer.epochs` where no schedule depends on it.
+FREE_KEYS = (
+    "device", "logger.", "data_loader.args.num_workers", "data_loader.args.timeout",
+    "data_loader.args.prefetch_factor", "trainer.save_", "trainer.keep_last",
+    "trainer.log_interval",
+)  # fmt: skip
+HINT = "for a new run from these weights: python train.py -c CONFIG model.weights=CHECKPOINT"
+
+
+def continued(config: Config, state: Mapping[str, Any]) -> Config:
+    """Return the config to continue a state with; a choice the run made for itself stays.
+
+    Raises:
+        ConfigError: it changes what the arithmetic depends on; one line for each such key.
+        UsageError: another number of processes would not meet the place where the run stopped.
+        CheckpointError: the state holds no config.
+    """
+    stored = config_of(state)
+    if config.data_loader.in_memory == "auto":
+        config.data_loader.in_memory = stored["data_loader"]["in_memory"]
+    before, now = _flat(stored), _flat(config.model_dump())
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    schedule = config.lr_scheduler
+    is_as_long = schedule is not None and _follows_epochs(schedule.node())
+    free = FREE_KEYS if is_as_long else (*FREE_KEYS, "trainer.epochs")
+    mistakes = [
+        Mistake(config.where(key), key, f"the run has {before.get(key)!r}, found {now.get(key)!r}")
+        for key in changed
+        if not key.startswith(free)
+    ]
+    if mistakes:
+        raise ConfigError([*mistakes, Mistake("", "", f"a run cannot change this; {HINT}")])
+    _check_world_size(config, state)
+    _warn_of_other_bits(state, changed_device="device" in changed)
+    return config
+
+
+def _flat(tree: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(tree, Mapping):
+        return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}").items()}
+    return {path.lstrip("."): tree}
+
+
+def _follows_epochs(scheduler: Mapping[str, Any]) -> bool:
+    """Tell whether a scheduler's node, or one nested in it, takes its length from the run's."""
+    name, args = split_node(scheduler)
+    parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
+    given = parameters.named(args)
+    length_is_open = parameters.fill(dict(given), dict.fromkeys(FALLBACKS)) != given
+    return length_is_open or any(_follows_epochs(node) for _, node in nested_nodes(args))
+
+
+def _check_world_size(config: Config, state: Mapping[str, Any]) -> None:
+    before, now = state["versions"]["world_size"], distributed.world_size()
+    counts_steps = config.lr_scheduler is not None and config.lr_scheduler.interval == "step"
+    if before != now and (state["batch"] or counts_steps):
+        reason = "follows a schedule by steps" if counts_steps else "stopped within an epoch"
+        raise UsageError(
+            f"the run has {before} processes, found {now}; it {reason}, so start {before}: "
+            f"torchrun --nproc_per_node={before} train.py ..."
+        )
+
+
+def _warn_of_other_bits(state: Mapping[str, Any], *, changed_device: bool) -> None:
+    before, now = state["versions"], versions()
+    changes = [
+        f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
+    ]
+    if changed_device:
+        changes.append("another device")
+    if changes and distributed.is_main():
+        log.warning("%s: the result will not be the same bit for bit", ", ".join(changes))

@@ -1,0 +1,199 @@
+"""Where a run starts from: new, continued in place, or branched off an older state."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from base import distributed
+from base.checkpoint import BEST, Checkpoints, checkpoint_name, config_of, place_of, read_checkpoint
+from base.config import Config
+from base.config_check import check_tree, load_config
+from base.config_file import merge, parse_overrides, read_config
+from base.config_text import parse_text
+from base.errors import CheckpointError, ConfigError, Mistake, UsageError
+from logger import RunDirectory
+from logger.run_directory import check_run_id, newest_run
+from trainer.config_change import continued
+
+
+@dataclass
+class Start:
+    """Where a run starts from.
+
+    `run` is the directory to use, None for a new one; `state` the checkpoint to continue from;
+    `history` the run whose records go along when an older state is continued in a new directory.
+    """
+
+    run: RunDirectory | None = None
+    state: dict[str, Any] | None = None
+    history: RunDirectory | None = None
+
+    def finished_summary(self, config: Config) -> dict[str, Any] | None:
+        """Return the summary of a run that has nothing left to do, else None."""
+        if self.run is None or self.state is None or not self.run.summary_file.exists():
+            return None
+        bad_epochs = self.state["monitor"]["num_bad_epochs"]
+        stopped = 0 < config.trainer.early_stop <= bad_epochs
+        if self.state["batch"] or not (self.state["epoch"] >= config.trainer.epochs or stopped):
+            return None
+        return json.loads(self.run.summary_file.read_text())
+
+
+def find_start(
+    config: Path | None, resume: Path | None, run_id: str | None, overrides: Sequence[str]
+) -> tuple[Config, Start]:
+    """Return the config and the start that a command asks for.
+
+    Raises:
+        UsageError: it asks for none, or for two.
+    """
+    if (config is None) == (resume is None):
+        raise UsageError(
+            "expected either -c CONFIG for a new run or -r RUN to continue one; a new run from old "
+            "weights is -c CONFIG model.weights=CHECKPOINT"
+        )
+    if resume is None:
+        return start_from_config(config, overrides, run_id)
+    if run_id is not None:
+        raise UsageError("-r names the run to continue; --run-id goes with -c")
+    return start_from_checkpoint(resume, overrides)
+
+
+def start_from_config(
+    path: Path, overrides: Sequence[str], run_id: str | None
+) -> tuple[Config, Start]:
+    """Return the config and a new run, or the run of that id if it exists.
+
+    Raises:
+        ConfigError: the config is wrong, or differs from the run's in what must not change.
+        CheckpointError: the run has checkpoints, and none is valid.
+        UsageError: another process has the run.
+    """
+    config = load_config(find_config(path), overrides)
+    if run_id is None:
+        return config, Start()
+    check_run_id(run_id)
+    run = RunDirectory(Path(config.trainer.save_dir) / config.name / run_id)
+    if not run.path.exists():
+        return config, Start(run)
+    _acquire(run)
+    newest = Checkpoints(run.checkpoints).load_newest()
+    if newest is None:
+        return config, Start(run)
+    return continued(config, newest[1]), Start(run, newest[1])
+
+
+def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, Start]:
+    """Return the config and the state of a run directory, a folder of runs, or a checkpoint file.
+
+    The newest state of a run is continued in place, any other in a new run.
+
+    Raises:
+        CheckpointError: there is nothing to continue from, or nothing valid.
+        ConfigError: an override changes what must not change.
+        UsageError: another process has the run.
+    """
+    run = find_run(path)
+    if path.is_file():
+        state = read_checkpoint(path)
+        is_newest = run is None or _is_newest(state, run)
+    else:
+        _acquire(run)
+        newest = Checkpoints(run.checkpoints).load_newest()
+        if newest is None:
+            raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with -c")
+        path, state = newest
+        is_newest = True
+    config = continued(stored_config(path, state, run, overrides), state)
+    if not is_newest:
+        return config, Start(state=state, history=run)
+    if run is not None:
+        _acquire(run)
+    return config, Start(run, state)
+
+
+def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any], Config]:
+    """Return a trained model's checkpoint, its state and its config, to read and not to continue.
+
+    `path` is a checkpoint, a run (its best state, or its newest where none is best), or a folder of
+    runs (the newest of them).
+
+    Raises:
+        CheckpointError: there is none, or none is valid.
+    """
+    run = find_run(path)
+    if not path.is_file() and (run.checkpoints / BEST).exists():
+        path = run.checkpoints / BEST
+    if path.is_file():
+        state = read_checkpoint(path)
+    elif (newest := Checkpoints(run.checkpoints).load_newest()) is not None:
+        path, state = newest
+    else:
+        raise CheckpointError(f"{run.path}: has no checkpoint yet")
+    return path, state, stored_config(path, state, run, overrides)
+
+
+def find_run(path: Path) -> RunDirectory | None:
+    """Return the run of a path to it, to a folder of runs, or to one of its checkpoints.
+
+    A checkpoint that lies elsewhere has none.
+
+    Raises:
+        CheckpointError: there is nothing at that path.
+    """
+    if path.is_file():
+        run = RunDirectory(path.absolute().parent.parent)
+        is_inside = path.absolute().parent == run.checkpoints
+        return run if is_inside and run.config_file.is_file() else None
+    run = newest_run(path)
+    if run is None:
+        raise CheckpointError(f"{path}: no run and no checkpoint there")
+    return run
+
+
+def find_config(path: Path) -> Path:
+    """Return a config's path as given, or below configs/ where it is not there."""
+    below = Path("configs") / path
+    return below if not path.exists() and below.exists() else path
+
+
+def stored_config(
+    path: Path, state: Mapping[str, Any], run: RunDirectory | None, overrides: Sequence[str]
+) -> Config:
+    """Return the config that a checkpoint was trained with, some keys overridden.
+
+    Raises:
+        CheckpointError: the checkpoint holds none.
+        ConfigError: an override is wrong, or something that the config names is no longer there.
+    """
+    try:
+        stored = json.dumps(config_of(state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if run is not None and run.config_file.is_file():
+        tree = read_config(run.config_file)
+    else:
+        mistakes: list[Mistake] = []
+        tree = parse_text(stored, f"{path}:config.json", mistakes)
+        if tree is None:
+            raise ConfigError(mistakes)
+    return check_tree(merge(tree, parse_overrides(overrides)))
+
+
+def place(state: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return the epoch and, within it, the step that a state's file is named after."""
+    if state["batch"]:
+        return state["epoch"] + 1, state["step"]
+    return state["epoch"], None
+
+
+def _is_newest(state: Mapping[str, Any], run: RunDirectory) -> bool:
+    own = place_of(checkpoint_name(*place(state)))
+    return all(own >= place_of(path.name) for path in Checkpoints(run.checkpoints).newest_first())
+
+
+def _acquire(run: RunDirectory) -> None:
+    if distributed.is_main():
+        run.acquire()
