@@ -12,10 +12,10 @@ PYTEST := $(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered \
 	--cov-fail-under=$(COVERAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style clean
+.PHONY: help demo test test-faults test-all style clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.runtime ## train on handwritten digits, then test the best model
 	$(BIN)/python train.py -c $(DEMO)
@@ -24,7 +24,10 @@ demo: $(VENV)/.runtime ## train on handwritten digits, then test the best model
 test: $(VENV)/.dev ## run the quick tests and print their coverage
 	$(PYTEST)
 
-test-all: $(VENV)/.dev ## run every test, the slow ones too
+test-faults: $(VENV)/.dev ## run the tests that kill, damage and starve runs
+	$(BIN)/python -m pytest tests/faults -m faults
+
+test-all: $(VENV)/.dev ## run every test, the slow ones and the faults too
 	$(PYTEST) -m ""
 
 style: $(VENV)/.dev ## check style and formatting (ruff)

@@ -32,6 +32,8 @@ def imports(tree: ast.AST, *, inside_functions: bool = True) -> Iterator[tuple[i
             yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield node.lineno, node.module.split(".")[0]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # for a reader and a type checker only
         elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from imports(node, inside_functions=inside_functions)
 

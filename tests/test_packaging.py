@@ -105,7 +105,7 @@ def fake_environment(folder):
 def test_make_alone_lists_the_commands(make):
     result = make()
     commands = [line.split()[1] for line in result.stdout.splitlines()]
-    assert commands == ["help", "demo", "test", "test-all", "style", "clean"]
+    assert commands == ["help", "demo", "test", "test-faults", "test-all", "style", "clean"]
 
 
 @needs_make

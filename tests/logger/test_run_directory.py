@@ -1,4 +1,4 @@
-"""The run directory: its names, its lock, its ids, and files that are whole or absent."""
+"""The run directory: its names, its lock, and its ids."""
 
 import errno
 import os
@@ -17,7 +17,6 @@ from logger.run_directory import (
     check_run_id,
     new_run_id,
     newest_run,
-    write_atomic,
 )
 
 HOLD = """
@@ -181,17 +180,3 @@ def test_the_newest_run_is_the_one_started_last(tmp_path):
 def test_there_may_be_no_newest_run(tmp_path):
     assert newest_run(tmp_path) is None
     assert newest_run(tmp_path / "nowhere") is None
-
-
-def test_write_atomic_leaves_the_old_file_when_the_disk_is_full(tmp_path, monkeypatch):
-    path = tmp_path / "summary.json"
-    write_atomic(path, "old")
-
-    def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(WriteError, match=f"{path}: cannot be written: No space left on device"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
