@@ -10,7 +10,6 @@ from typing import Any
 
 from base.errors import ConfigError, Mistake, did_you_mean, shown
 from base.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, NameLookupError, Registry
-from base.signature import FALLBACKS as FALLBACKS
 from base.signature import Args, Finding, KeyPath, Parameters, items
 
 # Arguments whose nodes are looked up in a section of their own; all others in that of their parent.

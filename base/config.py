@@ -1,6 +1,5 @@
 """The schema of a config: every key, its type, range and default. Unknown keys are errors."""
 
-import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -221,5 +220,4 @@ class _Dumper(yaml.SafeDumper):
 
 def dump_yaml(value: Any) -> str:
     """Return a value of mappings, lists and scalars as YAML that is read back as the same."""
-    settings = {"sort_keys": False, "allow_unicode": True, "width": math.inf}
-    return yaml.dump(value, Dumper=_Dumper, **settings)
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

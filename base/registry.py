@@ -83,7 +83,7 @@ class Registry:
             thing = vars(importlib.import_module(namespace)).get(name)
             if not name.startswith("_") and accepts(thing):
                 return thing
-        names, last = self.names(), name.rpartition(".")[2]
+        names, last = self.names(), name.rpartition(".")[2]  # of a path only its end can be meant
         near = did_you_mean(last, [last] if last in names else names if last == name else ())
         raise NameLookupError(f"unknown name {shown(name)}{near}")
 

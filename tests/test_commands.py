@@ -56,7 +56,7 @@ def test_a_run_leaves_everything_a_reader_wants(trained):
 
 def test_the_end_of_a_run_names_the_best_score_and_the_next_commands(tmp_path):
     result = train(tmp_path, "-c", "digits.yaml", "--run-id", "two")
-    assert "best: epoch 1, val_accuracy" in result.output
+    assert "best: epoch 1, val_loss" in result.output
     assert f"next: python test.py -r {tmp_path}/short/two" in result.output
     assert "--host 127.0.0.1" in result.output
 

@@ -99,7 +99,7 @@ class TestValues:
             (Color, 2, Color.BLUE),
             (Path | None, "data", Path("data")),
             (Size, {"height": 1}, Size(1)),
-            (float | Tensor, 0.5, 0.5),
+            (Tensor | float, 0.5, 0.5),
             (list[float] | Tensor, [1.5], [1.5]),
             (Any, {"a": [1]}, {"a": [1]}),
             ("NoSuchName", {"a": [1]}, {"a": [1]}),
@@ -168,6 +168,12 @@ class TestArguments:
             "x.args.optimizer: StepLR gets 'optimizer' from the project; remove it"
         ]
 
+    def test_that_the_project_passes_where_they_are_left_open_can_be_set(self):
+        runtime = ["optimizer", "T_max", "total_steps"]
+        for args in ({"T_max": 5}, [5], {}):
+            node = {"type": "CosineAnnealingLR", "args": args}
+            assert lines_of(node, LR_SCHEDULERS, runtime=runtime) == []
+
     def test_that_a_function_gets_when_it_is_called_cannot_be_set(self):
         assert lines_of({"type": "mse_loss", "args": {"input": 1, "target": 1}}, LOSSES) == [
             "x.args.input: mse_loss gets 'input' when it is called; remove it",
@@ -186,6 +192,9 @@ class TestArguments:
     def test_of_a_builder_are_followed_to_the_class_it_builds(self):
         args = {"num_classes": 10, "zero_init_residual": True, "weights": None}
         assert lines_of({"type": "resnet18", "args": args}, MODELS) == []
+        assert (
+            "takes no 'layers'" in lines_of({"type": "resnet18", "args": {"layers": []}}, MODELS)[0]
+        )
         assert lines_of({"type": "resnet18", "args": {"num_class": 10}}, MODELS) == [
             "x.args.num_class: resnet18 takes no 'num_class' (did you mean 'num_classes'?)",
         ]

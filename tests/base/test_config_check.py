@@ -382,6 +382,17 @@ class TestValidation:
         assert lines_of(GOOD, f"data_loader.args={args}") == [line]
         load(GOOD, f"data_loader.args={args}", "valid_dataset=FakeData")
 
+    def test_data_may_come_from_a_loader_in_its_own_way(self, monkeypatch):
+        class Splits(BaseDataLoader):
+            def split_validation(self): ...
+
+        class Knows(BaseDataLoader):
+            def __init__(self, dataset, batch_size: int = 1): ...
+
+        for kind in (Splits, Knows):
+            monkeypatch.setitem(DATA_LOADERS.registered, kind.__name__, {"here": kind})
+            load(GOOD, f"data_loader={{type: {kind.__name__}, args: [4]}}")
+
     @pytest.mark.parametrize(
         "overrides",
         [

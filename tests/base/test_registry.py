@@ -106,6 +106,11 @@ class TestOwnThings:
 
         assert models.find("build") is models.find("other") is build
 
+    def test_may_be_registered_although_they_are_found_anyway(self, package):
+        models = section(MODELS, package(a=NET.format("A")))
+        found = models.register()(models.find("A"))
+        assert models.find("A") is found
+
     def test_of_one_name_are_an_error_once_it_is_asked_for(self, package):
         name = package(a=NET.format("Net"), b=NET.format("Net"), c=NET.format("Other"))
         models = section(MODELS, name)
@@ -194,6 +199,7 @@ class TestTorchsThings:
     def test_are_not_the_private_parts_of_a_module(self, name):
         assert said_of(name, LOSSES).startswith("unknown name ")
         assert len(said_of(name, LOSSES)) < 80
+        assert said_of("_LRScheduler", LR_SCHEDULERS).startswith("unknown name")
 
 
 class TestUnknownNames:
