@@ -219,5 +219,18 @@ def _stock_trainer_takes_no_args(config: Config) -> Iterator[Finding]:
 
 @rule("optimizer", "trainer")
 def _lbfgs_takes_whole_steps(config: Config) -> Iterator[Finding]:
-    if config.optimizer.type == "LBFGS" and config.trainer.accumulate > 1:
-        yield ("trainer", "accumulate"), "LBFGS evaluates a whole step itself; expected 1"
+    """Its line search asks for loss and gradient by itself; nothing else comes in between."""
+    wrong = {
+        "accumulate": config.trainer.accumulate > 1,
+        "clip_grad_norm": config.trainer.clip_grad_norm is not None,
+        "precision": config.trainer.precision == "fp16",
+    }
+    for key, is_set in wrong.items():
+        if config.optimizer.type == "LBFGS" and is_set:
+            yield ("trainer", key), "LBFGS evaluates a whole step itself; remove it"
+
+
+@rule("trainer")
+def _epoch_has_one_length(config: Config) -> Iterator[Finding]:
+    if config.trainer.len_epoch is not None and config.trainer.limit_batches is not None:
+        yield ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"

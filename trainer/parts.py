@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from base import BaseDataLoader, Callback
 from base.build import build
 from base.checkpoint import read_checkpoint
 from base.config import Config, NodeConfig
+from base.device import to_device
 from base.errors import CheckpointError, ConfigError, Mistake
 from base.registry import (
     CALLBACKS,
@@ -112,8 +114,10 @@ def _initialise(module: nn.Module, init: Callable) -> None:
 
 
 def build_loss(config: Config, device: torch.device) -> Callable:
-    """Return the loss; one with a state of its own, such as class weights, is on the device."""
+    """Return the loss; what it holds, such as class weights, is on the device."""
     loss = build_part(config, "loss", config.loss, LOSSES)
+    if isinstance(loss, partial):
+        return partial(loss.func, **to_device(loss.keywords, device))
     return loss.to(device) if isinstance(loss, nn.Module) else loss
 
 

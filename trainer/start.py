@@ -8,7 +8,7 @@ from typing import Any
 
 from base import distributed
 from base.checkpoint import BEST, Checkpoints, checkpoint_name, config_of, place_of, read_checkpoint
-from base.config import Config
+from base.config import Config, dump_yaml
 from base.config_check import check_tree, load_config
 from base.config_file import merge, parse_overrides, read_config
 from base.config_text import parse_text
@@ -169,14 +169,14 @@ def stored_config(
         ConfigError: an override is wrong, or something that the config names is no longer there.
     """
     try:
-        stored = json.dumps(config_of(state))
+        stored = dump_yaml(config_of(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if run is not None and run.config_file.is_file():
         tree = read_config(run.config_file)
     else:
         mistakes: list[Mistake] = []
-        tree = parse_text(stored, f"{path}:config.json", mistakes)
+        tree = parse_text(stored, f"{path}:config", mistakes)
         if tree is None:
             raise ConfigError(mistakes)
     return check_tree(merge(tree, parse_overrides(overrides)))

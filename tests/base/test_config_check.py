@@ -472,7 +472,7 @@ class TestWhatIsOnlySometimesAMistake:
         load(GOOD, "trainer.accumulate=2")
         lines = lines_of(GOOD, "trainer.accumulate=2", "optimizer=LBFGS")
         assert lines == [
-            "command line: trainer.accumulate: LBFGS evaluates a whole step itself; expected 1"
+            "command line: trainer.accumulate: LBFGS evaluates a whole step itself; remove it"
         ]
 
     def test_are_schedulers_that_follow_the_monitor(self):
