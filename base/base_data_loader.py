@@ -51,7 +51,9 @@ class EpochBatchSampler(Sampler[BatchIndices]):
                 order = self._order(epoch)
             first = number % len(self) * self.global_batch_size
             batch = order[first : first + self.global_batch_size]
-            yield BatchIndices(epoch, np.array_split(batch, self.world_size)[self.rank])
+            if self.world_size > 1:
+                batch = np.array_split(batch, self.world_size)[self.rank]
+            yield BatchIndices(epoch, batch)
 
     def weight(self, number: int) -> float:
         """Return this rank's share of a global batch, 1.0 being an even one."""
@@ -130,6 +132,9 @@ class BaseDataLoader(DataLoader):
         Raises:
             DataError: a sample cannot be read, or a worker hangs or was killed.
         """
+        if self.dataset.is_batched:  # torch's iterator would only add its cost
+            yield from map(self.dataset.__getitems__, self.batch_sampler)
+            return
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DataError):
