@@ -55,6 +55,8 @@ def main(config: "Config", path: Path, state: dict) -> dict[str, float]:
     from trainer.run import test_folder
 
     log = setup_logging(None, verbosity=config.logger.verbosity)
+    if config.trainer.limit_batches:
+        log.warning("trainer.limit_batches=%d leaves test data out", config.trainer.limit_batches)
     device = select_device(config.device)
     set_deterministic(config.trainer.deterministic)
     seed_everything(config.seed)

@@ -114,7 +114,8 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
             trainer.load_state_dict(start.state)
         with open_run(config, start) as (run, logger, checkpoints):
             logger.log_config(config.to_yaml())
-            logger.log_model(trainer.network, trainer.data_loader.peek(device))
+            if run is not None and start.state is None and config.logger.tensorboard:
+                logger.log_model(trainer.network, trainer.data_loader.peek(device))
             summary = trainer.fit(logger=logger, checkpoints=checkpoints)
             logger.finish(summary, config.model_dump())
         return announce(run, summary)

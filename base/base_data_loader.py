@@ -157,9 +157,13 @@ class BaseDataLoader(DataLoader):
     def peek(self, device: torch.device, count: int = 32) -> Any:
         """Return the inputs of the first samples on `device`, without starting a worker."""
         positions = np.arange(min(count, self.num_samples))
+        return to_device(self.inputs_at(positions), device)
+
+    def inputs_at(self, positions: np.ndarray) -> Any:
+        """Return the first part of a batch of the samples at some positions."""
         batch = self.dataset.__getitems__(BatchIndices(0, positions))
         first = next(iter(batch.values())) if isinstance(batch, dict) else batch
-        return to_device(first[0] if isinstance(first, (tuple, list)) else first, device)
+        return first[0] if isinstance(first, (tuple, list)) else first
 
     def split_validation(self) -> "BaseDataLoader | None":
         """Return a loader, never shuffled, of the samples held back, or None if there are none."""

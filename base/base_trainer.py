@@ -202,7 +202,7 @@ class BaseTrainer(ABC):
             "metrics": distributed.gather_objects(self.train_metrics.state_dict()),
             "rng": distributed.gather_objects(rng_state(self.device)),
             "config": json.dumps(self.config.model_dump()),
-            "versions": versions(),
+            "versions": versions(self.device),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

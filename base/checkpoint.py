@@ -109,7 +109,7 @@ class Checkpoints:
         if best:  # before the other: a run killed between the two finds the same best again
             write_atomic(self.folder / BEST, content)
         write_atomic(path, content)
-        self._prune()
+        self._prune(path)
         return path
 
     def save_best(self, state: Mapping[str, Any]) -> None:
@@ -148,8 +148,11 @@ class Checkpoints:
         for leftover in self.folder.glob(f".*{TEMPORARY}"):
             leftover.unlink(missing_ok=True)
 
-    def _prune(self) -> None:
-        for path in self.newest_first()[self.keep_last :]:
+    def _prune(self, written: Path) -> None:
+        """Remove older states; one that is ahead of `written` was damaged when the run went on."""
+        states = self.newest_first()
+        ahead = states.index(written)
+        for path in states[:ahead] + states[ahead + self.keep_last :]:
             path.unlink(missing_ok=True)
 
 

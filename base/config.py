@@ -20,6 +20,7 @@ from base.errors import ConfigError, Mistake, shown
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 MONITOR = re.compile(r"off|(min|max) \S+")
+RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "loss")
 
 
 def _check_name(name: str) -> str:

@@ -42,7 +42,7 @@ NODES = {
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
     "optimizer": {"params"},
-    "lr_scheduler": {"optimizer", "T_max", "total_steps"},
+    "lr_scheduler": {"optimizer", "T_max", "total_steps", "max_lr"},
     "trainer": {*inspect.signature(BaseTrainer).parameters},
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from base.base_data_loader import BaseDataLoader
 from base.build import nested_nodes, split_node
-from base.config import Config
+from base.config import RESERVED_COLUMNS, Config
 from base.device import select_device
 from base.errors import UsageError, did_you_mean, shown
 from base.known_data import DETERMINISTIC
@@ -21,7 +21,6 @@ RULES: list[tuple[set[str], Rule]] = []
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
 LOADER_RUNTIME = frozenset({"dataset", "indices"})
 DATASETS = ("dataset", "valid_dataset", "test_dataset")
-RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "loss")
 SMALLEST = {"batch_size": 1, "num_workers": 0, "timeout": 0, "prefetch_factor": 1}
 PLATEAU = "ReduceLROnPlateau"
 DRAWS = "may draw at random"
@@ -181,6 +180,16 @@ def _monitor_is_logged(config: Config) -> Iterator[Finding]:
 def _early_stop_has_a_monitor(config: Config) -> Iterator[Finding]:
     if config.trainer.early_stop and config.trainer.monitor == "off":
         yield ("trainer", "early_stop"), "needs a trainer.monitor to judge improvement by"
+
+
+@rule("lr_scheduler", "optimizer")
+def _learning_rate_stands_once(config: Config) -> Iterator[Finding]:
+    scheduler, args = config.lr_scheduler, config.optimizer.args
+    if scheduler is None or scheduler.type != "OneCycleLR" or not isinstance(args, dict):
+        return
+    if "max_lr" in scheduler.args and "lr" in args:
+        message = "would override optimizer.args.lr, which it is where left out; remove one"
+        yield ("lr_scheduler", "args", "max_lr"), message
 
 
 @rule("lr_scheduler", "trainer")

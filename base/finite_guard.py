@@ -61,14 +61,18 @@ class FiniteGuard:
 
 
 def check_model_finite(model: nn.Module, *, epoch: int, step: int) -> None:
-    """Raise if a weight is not finite, so that such a model is never saved.
+    """Raise if a weight or buffer is not finite, so that such a model is never saved.
 
     Raises:
-        DivergedError: naming the first such parameter.
+        DivergedError: naming the first of them.
     """
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise DivergedError(
-                f"training diverged: {name} is not finite in epoch {epoch}, step {step}; "
-                "the last good checkpoint is intact"
-            )
+    tensors = model.state_dict()
+    if not tensors:
+        return
+    is_finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    if not all(is_finite):
+        name = list(tensors)[is_finite.index(False)]
+        raise DivergedError(
+            f"training diverged: {name} is not finite in epoch {epoch}, step {step}; "
+            "the last good checkpoint is intact"
+        )

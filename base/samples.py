@@ -137,7 +137,9 @@ class Samples(Dataset):
         if self.collate_fn is not default_collate:
             return "they have a collate function of their own"
         if not forced and not is_deterministic(self.dataset):
-            return "the dataset may draw random numbers, or reads from disk"
+            return (
+                "it may draw at random or read files (else set `deterministic = True` on its class)"
+            )
         known = list(takewhile(is_deterministic, self.sample_transforms))
         with _as_in_a_worker():
             ends = self._columns(torch.tensor([0, len(self) - 1]), known)

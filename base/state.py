@@ -13,12 +13,13 @@ from base.errors import CheckpointError
 NUM_SHOWN = 3
 
 
-def versions() -> dict[str, Any]:
-    """Return what else decides the bits of a result: torch, CPU threads and processes."""
+def versions(device: torch.device) -> dict[str, Any]:
+    """Return what else decides the bits of a result: torch, threads, processes, the device."""
     return {
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         "world_size": distributed.world_size(),
+        "device": device.type,
     }
 
 

@@ -1,6 +1,7 @@
 """What a run says on the console and in train.log: log lines and a progress bar that share it."""
 
 import logging
+import logging.handlers
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from base.files import write_error
 
 LOGGER_NAME = "train"
 VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
+MAX_EARLY = 1000  # lines kept for a log file that may never come
 SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
 
 
@@ -31,8 +33,10 @@ def setup_logging(
         WriteError: `log_file` cannot be opened.
     """
     logger = logging.getLogger(LOGGER_NAME)
+    early: list[logging.LogRecord] = []
     for handler in logger.handlers[:]:
-        if isinstance(handler, _Console | _LogFile):
+        if isinstance(handler, _Console | _LogFile | _Early):
+            early += getattr(handler, "buffer", [])
             logger.removeHandler(handler)
             handler.close()
     logger.setLevel(logging.DEBUG)
@@ -42,8 +46,20 @@ def setup_logging(
     console.setLevel(VERBOSITY[verbosity] if is_main else logging.WARNING)
     logger.addHandler(console)
     if log_file is not None and is_main:
-        logger.addHandler(_open_log_file(log_file))
+        file = _open_log_file(log_file)
+        logger.addHandler(file)
+        for record in early:
+            file.handle(record)
+    else:
+        logger.addHandler(_Early(MAX_EARLY))
     return logger
+
+
+class _Early(logging.handlers.BufferingHandler):
+    """What is said before the run has a directory, for the log file that comes."""
+
+    def shouldFlush(self, record: logging.LogRecord) -> bool:
+        return len(self.buffer) > self.capacity
 
 
 class _Console(logging.StreamHandler):

@@ -39,7 +39,10 @@ def test_a_shipped_config_has_no_mistake(path, project_root, monkeypatch):
     assert load_config(path).name
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if p.suffix == ".yaml"], ids=lambda p: p.name)
+SHIPPED = ("digits.yaml", "mnist.yaml", "fashion_mnist.yaml")
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.name in SHIPPED], ids=lambda p: p.name)
 def test_a_yaml_opens_with_its_command_and_its_result(path):
     command, result = path.read_text().splitlines()[:2]
     assert command == f"# python train.py -c {path.name}"

@@ -8,6 +8,7 @@ from base import distributed
 from base.build import nested_nodes, split_node
 from base.checkpoint import config_of
 from base.config import Config
+from base.device import select_device
 from base.errors import ConfigError, Mistake, UsageError
 from base.registry import LR_SCHEDULERS
 from base.signature import FALLBACKS, Parameters
@@ -21,7 +22,11 @@ FREE_KEYS = (
     "data_loader.args.prefetch_factor", "trainer.save_", "trainer.keep_last",
     "trainer.log_interval",
 )  # fmt: skip
-HINT = "for a new run from these weights: python train.py -c CONFIG model.weights=CHECKPOINT"
+LENGTHS = ("T_max", "total_steps")  # what a scheduler gets of the run where it is left out
+HINT = (
+    "name another --run-id, or, for a new run from these weights: python train.py -c CONFIG "
+    "model.weights=CHECKPOINT"
+)
 
 
 def continued(config: Config, state: Mapping[str, Any]) -> Config:
@@ -36,7 +41,9 @@ def continued(config: Config, state: Mapping[str, Any]) -> Config:
     if config.data_loader.in_memory == "auto":
         config.data_loader.in_memory = stored["data_loader"]["in_memory"]
     before, now = _flat(stored), _flat(config.model_dump())
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    changed = [
+        key for key in sorted({*before, *now}) if repr(before.get(key)) != repr(now.get(key))
+    ]
     schedule = config.lr_scheduler
     is_as_long = schedule is not None and _follows_epochs(schedule.node())
     free = FREE_KEYS if is_as_long else (*FREE_KEYS, "trainer.epochs")
@@ -45,10 +52,13 @@ def continued(config: Config, state: Mapping[str, Any]) -> Config:
         for key in changed
         if not key.startswith(free)
     ]
+    if is_as_long and "trainer.epochs" in changed:
+        message = "the schedule takes its length from trainer.epochs"
+        mistakes.append(Mistake("", "lr_scheduler", message))
     if mistakes:
         raise ConfigError([*mistakes, Mistake("", "", f"a run cannot change this; {HINT}")])
     _check_world_size(config, state)
-    _warn_of_other_bits(state, changed_device="device" in changed)
+    _warn_of_other_bits(config, state)
     return config
 
 
@@ -63,7 +73,7 @@ def _follows_epochs(scheduler: Mapping[str, Any]) -> bool:
     name, args = split_node(scheduler)
     parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
     given = parameters.named(args)
-    length_is_open = parameters.fill(dict(given), dict.fromkeys(FALLBACKS)) != given
+    length_is_open = parameters.fill(dict(given), dict.fromkeys(LENGTHS)) != given
     return length_is_open or any(_follows_epochs(node) for _, node in nested_nodes(args))
 
 
@@ -78,12 +88,10 @@ def _check_world_size(config: Config, state: Mapping[str, Any]) -> None:
         )
 
 
-def _warn_of_other_bits(state: Mapping[str, Any], *, changed_device: bool) -> None:
-    before, now = state["versions"], versions()
+def _warn_of_other_bits(config: Config, state: Mapping[str, Any]) -> None:
+    before, now = state["versions"], versions(select_device(config.device))
     changes = [
         f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
     ]
-    if changed_device:
-        changes.append("another device")
     if changes and distributed.is_main():
         log.warning("%s: the result will not be the same bit for bit", ", ".join(changes))

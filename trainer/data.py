@@ -153,11 +153,13 @@ def _data_errors() -> Iterator[None]:
         name = type(dataset).__name__ if dataset is not None else "the dataset"
         folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "root", None)
         cause = " ".join(str(error).split())
-        place = f"Put its files into {folder}/, or" if folder else "Put its files in place, or"
-        raise DataError(
-            f"{name} could not be fetched or read ({cause}). {place} start with data that needs no "
-            "download: python train.py -c digits.yaml"
-        ) from error
+        message = f"{name} could not be fetched or read ({cause})"
+        if folder is not None:
+            message += (
+                f". Put its files into {folder}/, or start with data that needs no download: "
+                "python train.py -c digits.yaml"
+            )
+        raise DataError(message) from error
 
 
 def _dataset_in_traceback(error: BaseException) -> Dataset | None:

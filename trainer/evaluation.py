@@ -12,7 +12,6 @@ from torch import Tensor
 from base import BaseDataLoader
 from base.files import write_atomic, write_error
 from base.metric_tracker import MetricTracker
-from base.samples import BatchIndices
 from trainer.trainer import Trainer
 
 NUM_WORST = 32
@@ -127,7 +126,7 @@ def show_worst(
     from logger.plots import plot_image_sheet
 
     worst = predictions["loss"].argsort(descending=True)[:NUM_WORST]
-    images = loader.dataset.__getitems__(BatchIndices(0, worst.numpy()))[0]
+    images = loader.inputs_at(worst.numpy())
     if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
         return
     titles = [

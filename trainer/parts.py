@@ -165,6 +165,7 @@ def build_lr_scheduler(
     steps = math.ceil(count_batches(config.trainer, data_loader) / config.trainer.accumulate)
     length = config.trainer.epochs * (steps if section.interval == "step" else 1)
     runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
+    runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     if section.type == "ReduceLROnPlateau":
         runtime["mode"] = config.trainer.monitor.split()[0]
     return build_part(config, "lr_scheduler", section, LR_SCHEDULERS, **runtime)

@@ -42,6 +42,8 @@ def open_run(
         checkpoints = Checkpoints(run.checkpoints, keep_last=config.trainer.keep_last)
         _write_first_files(run, start, config, checkpoints)
         setup_logging(run.log_file, verbosity=verbosity)
+        if start.state is not None:
+            log.info("continuing in %s after step %d", run.path, start.state["step"])
         with _open_logger(run, start, config) as logger:
             yield run, logger, checkpoints
     finally:
@@ -124,8 +126,6 @@ def announce(
     log.info("next: python test.py -r %s", run.path)
     if run.tensorboard.exists():
         log.info("      tensorboard --logdir %s --host 127.0.0.1", run.path.parent)
-    if finished_before and not summary["stopped_early"]:
-        log.info("      python train.py -r %s trainer.epochs=N  to go on", run.path)
     return summary
 
 

@@ -18,20 +18,24 @@ def print_sheet(trainer: Trainer) -> None:
 
     Weights are stepped on the way: a sheet is made of parts that are thrown away afterwards.
     """
+    waiting = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
+    for name, parameter in list(waiting.items()):
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: waiting.pop(name, None))
     rows, output, target, losses = _try_first_batch(trainer)
     _print_table(("layer", "type", "output", "parameters", "trainable"), rows)
     parameters = list(trainer.network.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     print(f"parameters: {sum(p.numel() for p in parameters):,}, trainable {trainable:,}")
     print(f"initial loss: {losses['loss']:.4g}{_uniform_guess(output, target)}")
-    without = [
-        n for n, p in trainer.network.named_parameters() if p.requires_grad and p.grad is None
-    ]
-    print(f"parameters without a gradient: {', '.join(without) or 'none'}")
+    print(f"parameters without a gradient: {', '.join(sorted(waiting)) or 'none'}")
+    columns = {"epoch": 1, "lr": trainer.learning_rate} | losses
     if trainer.valid_data_loader is not None:
         trainer.num_valid_batches = 1
-        values = "  ".join(f"{k} {v:.4g}" for k, v in trainer.evaluate().items())
-        print(f"one validation batch: {values}")
+        values = trainer.evaluate()
+        columns |= {f"val_{name}": value for name, value in values.items()}
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        print(f"one validation batch: {shown}")
+    trainer.monitor.update(columns)  # names a column that nothing logs
     seconds = _seconds_per_batch(trainer)
     steps = math.ceil(trainer.num_batches / trainer.settings.accumulate)
     print(f"steps per epoch: {steps:,}, of {trainer.num_samples:,} samples")
@@ -47,14 +51,14 @@ def _try_first_batch(trainer: Trainer) -> tuple[list[tuple[str, ...]], Any, Any,
             handles.append(module.register_forward_hook(_shape_recorder(shapes, name)))
     batch = next(trainer.data_loader.batches(0, 1))
     trainer.start_batch(batch)
-    trainer.backward(trainer.on_device(batch))
+    trainer.train_batch(trainer.on_device(batch))
     for handle in handles:
         handle.remove()
     first = first_tensor(batch)
     rows = [("input", "", _shape(first), "", "")]
     for name, module in trainer.network.named_modules():
-        own = list(module.parameters(recurse=not any(module.children()) or name not in shapes))
         if name in shapes:
+            own = list(module.parameters())
             count = sum(p.numel() for p in own)
             trainable = sum(p.numel() for p in own if p.requires_grad)
             rows.append((name, type(module).__name__, shapes[name], f"{count:,}", f"{trainable:,}"))

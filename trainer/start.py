@@ -12,7 +12,7 @@ from base.config import Config, dump_yaml
 from base.config_check import check_tree, load_config
 from base.config_file import merge, parse_overrides, read_config
 from base.config_text import parse_text
-from base.errors import CheckpointError, ConfigError, Mistake, UsageError
+from base.errors import CheckpointError, ConfigError, Mistake, UsageError, did_you_mean
 from logger import RunDirectory
 from logger.run_directory import check_run_id, newest_run
 from trainer.config_change import continued
@@ -154,9 +154,17 @@ def find_run(path: Path) -> RunDirectory | None:
 
 
 def find_config(path: Path) -> Path:
-    """Return a config's path as given, or below configs/ where it is not there."""
+    """Return a config's path as given, or below configs/ where it is not there.
+
+    Raises:
+        UsageError: it is in neither place.
+    """
     below = Path("configs") / path
-    return below if not path.exists() and below.exists() else path
+    if path.exists() or below.exists():
+        return path if path.exists() else below
+    names = [file.name for file in Path("configs").glob("*")]
+    known = f"; configs/ has {', '.join(sorted(names))}" if names else ""
+    raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
 
 
 def stored_config(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from base import BaseTrainer, distributed
+from base.config import RESERVED_COLUMNS
 from base.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
 from base.errors import DivergedError, UsageError
 from logger import ProgressBar
@@ -40,6 +41,7 @@ class Trainer(BaseTrainer):
         self.steps_schedule = (
             self.lr_scheduler is not None and self.config.lr_scheduler.interval == "step"
         )
+        self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
         # LBFGS calls for the loss and its gradient as often as it likes
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
 
@@ -226,13 +228,13 @@ class Trainer(BaseTrainer):
 
         Raises:
             DivergedError: one of a training batch is not finite.
-            UsageError: there is none, or a component is called as their sum is.
+            UsageError: there is none, or a component is called as another column is.
         """
         components = losses if isinstance(losses, dict) else {"loss": losses}
         if losses is None:
             raise UsageError("train_step returned nothing, expected a loss or a dict of its parts")
-        if "loss" in components and len(components) > 1:
-            raise UsageError("train_step called a part of the loss 'loss', the column of their sum")
+        if len(components) > 1 and (taken := components.keys() & self.taken_columns):
+            raise UsageError(f"train_step called a part of the loss {min(taken)!r}, another column")
         total = functools.reduce(operator.add, components.values())
         for name, value in components.items():
             self.tracker.add(name, value, self.batch_size)

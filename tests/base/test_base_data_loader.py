@@ -375,7 +375,7 @@ def tensors(num_samples: int = 10) -> TensorDataset:
     [
         (tensors(), "auto", "kept in memory (0 MB on cpu)"),
         (tensors(), False, "read by the main process: as configured"),
-        (Numbers(), "auto", "read by the main process: the dataset may draw random numbers"),
+        (Numbers(), "auto", "read by the main process: it may draw at random or read files"),
         (Numbers(), True, "kept in memory (0 MB on cpu)"),
     ],
 )

@@ -40,7 +40,7 @@ CONFIG = {
     "loss": "cross_entropy",
     "metrics": ["accuracy", {"type": "MulticlassF1Score", "args": {"num_classes": 10}}],
     "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
-    "lr_scheduler": {"type": "OneCycleLR", "args": {"max_lr": 0.02}, "interval": "step"},
+    "lr_scheduler": {"type": "OneCycleLR", "interval": "step"},
     "trainer": {
         "epochs": 3, "monitor": "max val_accuracy", "accumulate": 2, "ema_decay": 0.9,
         "save_steps": 2, "log_interval": 3, "clip_grad_norm": 1.0,

@@ -150,8 +150,8 @@ def tree(tmp_path) -> dict[str, Any]:
             "accuracy",
             {"type": "MulticlassF1Score", "args": {"num_classes": NUM_CLASSES}},
         ],
-        "optimizer": {"type": "AdamW", "args": {"lr": 0.01}},
-        "lr_scheduler": {"type": "OneCycleLR", "args": {"max_lr": 0.05}, "interval": "step"},
+        "optimizer": {"type": "AdamW", "args": {"lr": 0.05}},
+        "lr_scheduler": {"type": "OneCycleLR", "interval": "step"},
         "trainer": {
             "epochs": 3,
             "monitor": "min val_loss",

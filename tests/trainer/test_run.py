@@ -108,7 +108,7 @@ def test_more_epochs_are_refused_where_the_schedule_is_as_long_as_the_run(comman
     [
         ({"type": "CosineAnnealingLR"}, True),
         ({"type": "CosineAnnealingLR", "args": [4]}, False),
-        ({"type": "OneCycleLR", "args": {"max_lr": 1.0, "total_steps": 30}}, False),
+        ({"type": "OneCycleLR", "args": {"total_steps": 30}}, False),
         (
             {
                 "type": "SequentialLR",
@@ -138,9 +138,9 @@ def test_what_changes_the_arithmetic_is_refused_key_by_key_and_nothing_is_touche
     )
     assert code == 2
     assert err == (
-        "command line: optimizer.args.lr: the run has 0.01, found 0.5\n"
+        "command line: optimizer.args.lr: the run has 0.05, found 0.5\n"
         "command line: trainer.accumulate: the run has 2, found 1\n"
-        "a run cannot change this; for a new run from these weights: "
+        "a run cannot change this; name another --run-id, or, for a new run from these weights: "
         "python train.py -c CONFIG model.weights=CHECKPOINT\n"
     )
     assert contents(run) == before
