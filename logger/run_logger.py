@@ -102,14 +102,11 @@ class RunLogger:
         valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
         self._to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
         results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
-        logging.getLogger(LOGGER_NAME).info(
-            "epoch %d/%d  %s  %.1f s  %.0f samples/s",
-            row["epoch"],
-            num_epochs,
-            results,
-            row["seconds"],
-            row["samples_per_second"],
-        )
+        timing = ""
+        if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
+            timing = f"  {row['seconds']:.1f} s  {row['samples_per_second']:.0f} samples/s"
+        log = logging.getLogger(LOGGER_NAME)
+        log.info("epoch %d/%d  %s%s", row["epoch"], num_epochs, results, timing)
 
     def flush(self) -> None:
         """Give what was told to the operating system; before each checkpoint."""

@@ -1,4 +1,4 @@
-"""The batch loop, the assembly of a run, and ready callbacks."""
+"""The batch loop, the parts of a run, and where it starts, lives and ends."""
 
 from trainer.trainer import Trainer
 

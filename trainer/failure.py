@@ -1,5 +1,6 @@
 """Keeps the step at which a run failed, and runs it again to find where it went wrong."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     trainer.start_batch(state["failed_batch"])
     set_rng_state(state["rng"][0], trainer.device)
     try:
-        with torch.autograd.detect_anomaly(check_nan=True):
+        with warnings.catch_warnings(action="ignore"), torch.autograd.detect_anomaly():
             trainer.backward(batch)
     except DivergedError as error:
         found.append(f"the loss: {str(error).splitlines()[0]}")
