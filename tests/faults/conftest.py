@@ -1,5 +1,6 @@
 """Processes that can be killed, started without importing everything anew."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def fork(work: Callable[[], Any], output: Path | None = None) -> int:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        for worker in multiprocessing.active_children():  # os._exit would leave them behind
+            worker.kill()
         os._exit(code)
 
 
