@@ -2,18 +2,17 @@
 
 import logging
 import os
-import re
 import weakref
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from base.config import NAME
 from base.errors import UsageError
 from base.files import write_error
 
 RUN_ID_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"  # sorts by time; the last field is microseconds
-RUN_ID_RULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 class RunDirectory:
@@ -21,42 +20,15 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.run_id = self.path.name
+        self.config_file = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.metrics_file = self.path / "metrics.csv"
+        self.log_file = self.path / "train.log"
+        self.summary_file = self.path / "summary.json"
+        self.curves_file = self.path / "curves.png"
         self._lock_file: IO[str] | None = None
-
-    def __repr__(self) -> str:
-        return f"RunDirectory({str(self.path)!r})"
-
-    @property
-    def run_id(self) -> str:
-        return self.path.name
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def metrics_file(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def log_file(self) -> Path:
-        return self.path / "train.log"
-
-    @property
-    def summary_file(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def curves_file(self) -> Path:
-        return self.path / "curves.png"
 
     def acquire(self) -> None:
         """Make the folder and keep it for this process until `release`, or until the process ends.
@@ -159,7 +131,7 @@ def acquire_new(parent: Path, run_id: str | None = None) -> RunDirectory:
 
 def check_run_id(run_id: str) -> None:
     """Raise a UsageError unless `run_id` is safe as the name of one folder."""
-    if not RUN_ID_RULE.fullmatch(run_id):
+    if not NAME.fullmatch(run_id):
         raise UsageError(
             f"run id {run_id!r}: expected 1 to 100 letters, digits, '.', '_' or '-', "
             "the first of them no '.' or '-'"

@@ -86,6 +86,7 @@ def build_loader(
 
 
 def train_transform(config: Config) -> list[Callable]:
+    """Return what training samples go through."""
     return _transforms(config, config.dataset, "dataset", "transform")
 
 
@@ -99,6 +100,7 @@ def valid_transform(config: Config) -> list[Callable]:
 
 
 def test_transform(config: Config) -> list[Callable]:
+    """Return what test samples go through: their own transforms, or validation's."""
     if config.test_dataset is not None and config.test_dataset.transform is not None:
         return _transforms(config, config.test_dataset, "test_dataset", "transform")
     return valid_transform(config)

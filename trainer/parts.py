@@ -172,6 +172,7 @@ def build_lr_scheduler(
 
 
 def build_callbacks(config: Config) -> list[Callback]:
+    """Return the callbacks in the order in which they act."""
     return [
         build_part(config, f"callbacks.{number}", node, CALLBACKS)
         for number, node in enumerate(config.callbacks)
