@@ -60,7 +60,7 @@ def _device_is_there(config: Config) -> Iterator[Finding]:
 
 @rule("data_loader", *DATASETS)
 def _dataset_is_made_once(config: Config) -> Iterator[Finding]:
-    name, loader = config.data_loader.type, _loader(config)
+    name, loader = config.data_loader.type, loader_parameters(config)
     if "dataset" in loader.needed and config.dataset is None:
         yield ("dataset",), f"missing, {name} needs it"
     if "dataset" not in loader.by_name and not loader.takes_any:
@@ -71,7 +71,7 @@ def _dataset_is_made_once(config: Config) -> Iterator[Finding]:
 
 @rule("data_loader")
 def _loader_gets_numbers_in_range(config: Config) -> Iterator[Finding]:
-    loader = _loader(config)
+    loader = loader_parameters(config)
     for key, value in items(config.data_loader.args):
         argument, path = loader.argument_name(key), ("data_loader", "args", key)
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -131,13 +131,14 @@ def _whole_batches_come_last(config: Config) -> Iterator[Finding]:
                 yield (key, place, number + 1), message
 
 
-def _loader(config: Config) -> Parameters:
+def loader_parameters(config: Config) -> Parameters:
+    """Return what the configured data loader takes besides what the project passes to it."""
     return Parameters(DATA_LOADERS.find(config.data_loader.type), DATA_LOADERS, LOADER_RUNTIME)
 
 
 def _has_validation(config: Config) -> bool:
     """Tell whether there is validation data, or may be."""
-    loader = _loader(config)
+    loader = loader_parameters(config)
     own_way = loader.target.split_validation is not BaseDataLoader.split_validation
     if config.valid_dataset is not None or own_way or "validation_split" not in loader.by_name:
         return True

@@ -40,11 +40,7 @@ class FiniteGuard:
                 self.bad_step += bad * step * (1 - self.found_inf)
                 torch.maximum(self.found_inf, bad, out=self.found_inf)
             elif not math.isfinite(value := loss.item()):
-                raise DivergedError(
-                    f"training diverged: {component} is {value} in epoch {epoch}, step {step}; the "
-                    "weights are those before it. Lower the learning rate, or set "
-                    "trainer.clip_grad_norm"
-                )
+                raise _diverged(f"{component} is {value}", epoch=epoch, step=step)
 
     def read(self, *, epoch: int) -> None:
         """Wait for the device and raise if a loss was not finite since the last look.
@@ -53,11 +49,14 @@ class FiniteGuard:
             DivergedError: with the first bad step.
         """
         if self.is_deferred and self.found_inf.item():
-            raise DivergedError(
-                f"training diverged: the loss is not finite in epoch {epoch}, step "
-                f"{int(self.bad_step.item())}; the weights are those before it. Lower the learning "
-                "rate, or set trainer.clip_grad_norm"
-            )
+            raise _diverged("the loss is not finite", epoch=epoch, step=int(self.bad_step.item()))
+
+
+def _diverged(what: str, *, epoch: int, step: int) -> DivergedError:
+    return DivergedError(
+        f"training diverged: {what} in epoch {epoch}, step {step}; the weights are those before "
+        "it. Lower the learning rate, or set trainer.clip_grad_norm"
+    )
 
 
 def check_model_finite(model: nn.Module, *, epoch: int, step: int) -> None:

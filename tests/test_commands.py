@@ -78,6 +78,15 @@ def test_short_options_change_the_config(tmp_path):
     assert "device: cpu" in config
 
 
+def test_a_loader_with_args_by_position_serves_validation_and_test_too(tmp_path):
+    args = "data_loader.args=[50, true, 0.5]"
+    assert train(tmp_path, "-c", "digits.yaml", "--run-id", "three", args).exit_code == 0
+    result = run(test_command, "-r", tmp_path / "short" / "three")
+    assert result.exit_code == 0, result.output
+    rows = (tmp_path / "short" / "three" / "test" / "predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 3 * 50
+
+
 @pytest.mark.parametrize("arguments", [[], ["-c", "digits.yaml", "-r", "saved"]])
 def test_one_of_config_and_run_must_be_given(arguments):
     result = run(train_command, *arguments)

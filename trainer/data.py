@@ -1,6 +1,5 @@
 """From the data sections of a config to prepared loaders of training, validation and test data."""
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset
 
 from base import BaseDataLoader, distributed
 from base.config import Config, DatasetConfig
+from base.config_rules import loader_parameters
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
 from trainer.parts import build_part
@@ -48,9 +48,7 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
         ConfigError: the config names no test data.
         DataError: the data is missing or damaged.
     """
-    takes_training = "training" in inspect.signature(
-        DATA_LOADERS.find(config.data_loader.type)
-    ).parameters  # fmt: skip
+    takes_training = "training" in loader_parameters(config).by_name
     if config.test_dataset is None and not takes_training:
         raise config.mistake(
             "test_dataset",
@@ -76,12 +74,9 @@ def build_loader(
         runtime["dataset"] = build_part(config, path, dataset, DATASETS)
     node = config.data_loader
     if changes:
-        known = inspect.signature(DATA_LOADERS.find(node.type)).parameters
-        args = (
-            dict(zip(known, node.args, strict=False)) if isinstance(node.args, list) else node.args
-        )
-        args = args | {key: value for key, value in changes.items() if key in known}
-        node = node.model_copy(update={"args": args})
+        loader = loader_parameters(config)
+        changed = {key: value for key, value in changes.items() if key in loader.by_name}
+        node = node.model_copy(update={"args": loader.named(node.args) | changed})
     return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 

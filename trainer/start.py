@@ -13,6 +13,7 @@ from base.config_check import check_tree, load_config
 from base.config_file import merge, parse_overrides, read_config
 from base.config_text import parse_text
 from base.errors import CheckpointError, ConfigError, Mistake, UsageError, did_you_mean
+from base.monitor import Monitor
 from logger import RunDirectory
 from logger.run_directory import check_run_id, newest_run
 from trainer.config_change import continued
@@ -34,9 +35,10 @@ class Start:
         """Return the summary of a run that has nothing left to do, else None."""
         if self.run is None or self.state is None or not self.run.summary_file.exists():
             return None
-        bad_epochs = self.state["monitor"]["num_bad_epochs"]
-        stopped = 0 < config.trainer.early_stop <= bad_epochs
-        if self.state["batch"] or not (self.state["epoch"] >= config.trainer.epochs or stopped):
+        monitor = Monitor(config.trainer.monitor, early_stop=config.trainer.early_stop)
+        monitor.load_state_dict(self.state["monitor"])
+        is_over = self.state["epoch"] >= config.trainer.epochs or monitor.should_stop
+        if self.state["batch"] or not is_over:
             return None
         return json.loads(self.run.summary_file.read_text())
 
