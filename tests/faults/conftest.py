@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 
 def fork(work: Callable[[], Any], output: Path | None = None) -> int:
@@ -19,6 +21,8 @@ def fork(work: Callable[[], Any], output: Path | None = None) -> int:
     sys.stderr.flush()
     if pid := os.fork():
         return pid
+    # tqdm's own lock is shared by forked processes: one killed while drawing would hold it for ever.
+    tqdm.set_lock(threading.RLock())
     code = 1
     try:
         if output is not None:
