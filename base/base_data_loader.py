@@ -133,7 +133,7 @@ class BaseDataLoader(DataLoader):
             DataError: a sample cannot be read, or a worker hangs or was killed.
         """
         if self.dataset.is_batched:  # torch's iterator would only add its cost
-            yield from map(self.dataset.__getitems__, self.batch_sampler)
+            yield from self.dataset.batches(self.batch_sampler)
             return
         try:
             for batch in super().__iter__():

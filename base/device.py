@@ -3,7 +3,7 @@
 import os
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ def set_deterministic(deterministic: bool) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by cuBLAS
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # of no use but to find bugs
     torch.backends.cudnn.benchmark = not deterministic
 
 
@@ -101,16 +102,25 @@ def _number(device: torch.device) -> tuple[torch.device, ...]:
 
 def to_device(batch: Any, device: torch.device, *, channels_last: bool = False) -> Any:
     """Return a nest of tensors on `device`; images (B, C, H, W) in channels_last if asked."""
-    if isinstance(batch, torch.Tensor):
-        if channels_last and batch.ndim == 4:
-            return batch.to(device, memory_format=torch.channels_last, non_blocking=True)
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {k: to_device(v, device, channels_last=channels_last) for k, v in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        parts = [to_device(part, device, channels_last=channels_last) for part in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        if channels_last and tensor.ndim == 4:
+            return tensor.to(device, memory_format=torch.channels_last, non_blocking=True)
+        return tensor.to(device, non_blocking=True)
+
+    return map_tensors(move, batch)
+
+
+def map_tensors(function: Callable[[torch.Tensor], Any], nest: Any) -> Any:
+    """Return a nest of tensors with each replaced by `function` of it; what else it holds stays."""
+    if isinstance(nest, torch.Tensor):
+        return function(nest)
+    if isinstance(nest, (tuple, list)):
+        parts = [map_tensors(function, part) for part in nest]
+        return type(nest)(*parts) if hasattr(nest, "_fields") else type(nest)(parts)
+    if isinstance(nest, Mapping):
+        return {key: map_tensors(function, value) for key, value in nest.items()}
+    return nest
 
 
 def count_samples(batch: Any) -> int:
@@ -120,17 +130,19 @@ def count_samples(batch: Any) -> int:
         DataError: the batch holds no tensor with a first dimension.
     """
     tensor = first_tensor(batch)
-    if tensor is None or tensor.ndim == 0:
+    if tensor is None or not tensor.shape:
         found = "a tensor without" if tensor is not None else type(batch).__name__
         raise DataError(f"a batch needs a tensor with a first dimension, found {found}")
-    return len(tensor)
+    return tensor.shape[0]
 
 
 def first_tensor(batch: Any) -> torch.Tensor | None:
     """Return the first tensor of a nest, depth first, or None."""
     if isinstance(batch, torch.Tensor):
         return batch
-    parts = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(batch, (Mapping, tuple, list)):
-        return next((t for t in map(first_tensor, parts) if t is not None), None)
+    if not isinstance(batch, (tuple, list)):
+        batch = batch.values() if isinstance(batch, Mapping) else ()
+    for part in batch:
+        if (tensor := first_tensor(part)) is not None:
+            return tensor
     return None

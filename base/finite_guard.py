@@ -1,7 +1,6 @@
 """Stops a run before a loss that is not finite reaches the weights."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,19 +27,18 @@ class FiniteGuard:
             self.bad_step = torch.zeros((), device=device)
             optimizer.grad_scale, optimizer.found_inf = None, self.found_inf
 
-    def check(self, losses: Mapping[str, Tensor], *, epoch: int, step: int) -> None:
-        """Look at a step's losses by component; both counts start at 1.
+    def check(self, component: str, loss: float | Tensor, *, epoch: int, step: int) -> None:
+        """Look at a component of a step's loss, detached; both counts start at 1.
 
         Raises:
-            DivergedError: one is not finite and looking was free.
+            DivergedError: it is not finite and looking was free.
         """
-        for component, loss in losses.items():
-            if self.is_deferred:
-                bad = (~torch.isfinite(loss.detach())).float().reshape(())
-                self.bad_step += bad * step * (1 - self.found_inf)
-                torch.maximum(self.found_inf, bad, out=self.found_inf)
-            elif not math.isfinite(value := loss.item()):
-                raise _diverged(f"{component} is {value}", epoch=epoch, step=step)
+        if self.is_deferred:
+            self.bad_step = torch.where(self.found_inf > 0, self.bad_step, step)
+            is_bad = (loss * 0).ne(0)  # NaN is not 0; two kernels, isfinite takes more
+            torch.logical_or(self.found_inf, is_bad, out=self.found_inf)
+        elif not math.isfinite(loss):
+            raise _diverged(f"{component} is {float(loss)}", epoch=epoch, step=step)
 
     def read(self, *, epoch: int) -> None:
         """Wait for the device and raise if a loss was not finite since the last look.

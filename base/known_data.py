@@ -30,7 +30,7 @@ def is_deterministic(thing: Any) -> bool:
     """
     if hasattr(thing, "deterministic"):
         return bool(thing.deterministic)
-    if type(thing) is TensorDataset:
+    if _is_plain_tensors(thing):
         return True
     if type(thing) is Subset:
         return is_deterministic(thing.dataset)
@@ -49,6 +49,8 @@ def batch_reader(
 
     It gives what the samples, each through `transforms` and collated, should give.
     """
+    if _is_plain_tensors(dataset) and not transforms:
+        return lambda indices: [tensor[indices] for tensor in dataset.tensors]
     if _name(dataset, "datasets") not in ARRAYS or dataset.target_transform is not None:
         return None
     first, *others = [*_steps([dataset.transform]), *_steps(transforms), None]
@@ -67,6 +69,12 @@ def batch_reader(
         return [batch, targets[indices]]
 
     return read
+
+
+def _is_plain_tensors(dataset: Any) -> bool:
+    """Tell whether samples are cut from tensors just as torch's own class does it."""
+    is_torchs = getattr(type(dataset), "__getitem__", None) is TensorDataset.__getitem__
+    return isinstance(dataset, TensorDataset) and is_torchs
 
 
 def _steps(transforms: Sequence[Callable | None]) -> Iterator[Callable]:

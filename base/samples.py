@@ -1,9 +1,9 @@
 """What stands between a dataset and its loader: per-sample seeds, transforms, samples in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import takewhile
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from base.known_data import batch_reader, is_deterministic
 from base.sample_rng import mix, preserved_rng, sample_keys, seed_global_generators
 
 CHUNK = 128  # samples put into memory at once
+CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and on an accelerator
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
 
@@ -85,18 +86,30 @@ class Samples(Dataset):
             return error  # raised here, it would arrive with its traceback for a message
 
     def _batch(self, epoch: int, positions: np.ndarray) -> Any:
-        rows = torch.as_tensor(positions)
         if self.is_batched:
-            on_device = to_device(rows, self.tensors[0].device)
-            batch = [tensor.index_select(0, on_device) for tensor in self.tensors]
-        else:
-            read = partial(self._sample, transforms=self.sample_transforms, epoch=epoch)
-            with _as_in_a_worker():
-                batch = self._collate([*map(read, rows.tolist())])
-        if not self.batch_transforms:
-            return batch
+            return next(self.batches([BatchIndices(epoch, positions)]))
+        read = partial(self._sample, transforms=self.sample_transforms, epoch=epoch)
+        with _as_in_a_worker():
+            batch = self._collate([*map(read, positions.tolist())])
+        return self._augmented(batch, epoch, positions) if self.batch_transforms else batch
+
+    def batches(self, asked: Iterable[BatchIndices]) -> Iterator[Any]:
+        """Yield batches of tensors in memory; small ones are cut several at once."""
+        asked, device = iter(asked), self.tensors[0].device
+        num_bytes = sum(tensor[0].nbytes for tensor in self.tensors)
+        while group := list(islice(asked, 1)):
+            num_more = CUT_BYTES[device.type != "cpu"] // (num_bytes * len(group[0].positions) + 1)
+            group += islice(asked, num_more)
+            rows = torch.from_numpy(np.concatenate([batch.positions for batch in group]))
+            rows, sizes = to_device(rows, device), [len(batch.positions) for batch in group]
+            columns = [tensor.index_select(0, rows).split(sizes) for tensor in self.tensors]
+            for (epoch, positions), *batch in zip(group, *columns, strict=True):
+                yield self._augmented(batch, epoch, positions) if self.batch_transforms else batch
+
+    def _augmented(self, batch: Any, epoch: int, positions: np.ndarray) -> list[Any]:
         first, *others = _parts(batch)
-        keys = to_device(sample_keys(self.seed, epoch, self.indices[rows]), first.device)
+        keys = sample_keys(self.seed, epoch, self.indices[torch.from_numpy(positions)])
+        keys = to_device(keys, first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
         return [first, *others]

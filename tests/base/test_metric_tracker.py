@@ -19,7 +19,7 @@ from torchmetrics.wrappers import Running
 from base import distributed
 from base.checkpoint import read_checkpoint, serialize
 from base.errors import UsageError
-from base.metric_tracker import MetricTracker
+from base.metric_tracker import MetricTracker, per_sample
 
 CPU = torch.device("cpu")
 
@@ -270,3 +270,62 @@ def test_a_class_that_computes_but_is_no_torchmetric_is_refused():
 
     with pytest.raises(UsageError, match=r"own has compute\(\), but is no torchmetrics\.Metric"):
         tracker(own=Own())
+
+
+# --- metrics per sample ---------------------------------------------------------------------------
+
+
+@per_sample
+def hits(output: Tensor, target: Tensor) -> Tensor:
+    hits.sizes.append(len(target))
+    return output.argmax(dim=1) == target
+
+
+@pytest.fixture
+def sizes() -> list[int]:
+    """The sizes of what `hits` was given."""
+    hits.sizes = []
+    return hits.sizes
+
+
+def test_small_batches_are_joined_for_a_metric_per_sample(sizes):
+    parts = batches((5, 5, 3))
+    joined = feed(tracker(accuracy=hits), parts)
+    assert sizes == []
+    expected = feed(tracker(accuracy=share_right), parts).averages()["accuracy"]
+    assert joined.averages() == {"accuracy": pytest.approx(expected, abs=1e-7)}
+    assert sizes == [13]
+    assert feed(joined, parts).interval() == {
+        "accuracy": pytest.approx(joined.averages()["accuracy"])
+    }
+    assert sizes == [13, 13]
+
+
+def test_large_batches_and_those_of_another_shape_are_not_joined(sizes):
+    feed(tracker(accuracy=hits), [(torch.rand(2000, 40), torch.zeros(2000))])
+    assert sizes == [2000]
+    uneven = tracker(accuracy=functools.partial(hits))
+    feed(uneven, batches((5, 4)) + batches((3,), num_classes=7)).averages()
+    assert sizes == [2000, 5, 4, 3]
+
+
+def test_joined_batches_survive_a_checkpoint(sizes):
+    parts = batches((5, 5, 3))
+    first = feed(tracker(accuracy=hits), parts[:2])
+    state = first.state_dict()
+    assert sizes == []
+    second = tracker(accuracy=hits)
+    second.load_state_dict(state)
+    assert feed(second, parts[2:]).averages() == feed(first, parts[2:]).averages()
+    assert sizes == [13, 13]
+
+
+def test_a_metric_per_sample_that_gives_a_mean_is_told():
+    @per_sample
+    def wrong(output: Tensor, target: Tensor) -> Tensor:
+        return (output.argmax(dim=1) == target).float().mean()
+
+    with pytest.raises(
+        UsageError, match=r"wrong gives a Tensor of shape \(\), expected one value per sample"
+    ):
+        feed(tracker(wrong=wrong), batches((5,))).averages()

@@ -21,7 +21,7 @@ def fork(work: Callable[[], Any], output: Path | None = None) -> int:
     sys.stderr.flush()
     if pid := os.fork():
         return pid
-    # tqdm's own lock is shared by forked processes: one killed while drawing would hold it for ever.
+    # tqdm's own lock is shared by forked processes: one killed while drawing would keep it
     tqdm.set_lock(threading.RLock())
     code = 1
     try:

@@ -111,11 +111,11 @@ def interrupt(monkeypatch):
     """Return the plan of moments at which training is interrupted, and how."""
     monkeypatch.setattr(Interrupter, "plan", {})
     valid_step = Trainer.valid_step
-    seen: list[int] = []
+    seen: list[dict] = []  # kept, so that no later one is taken for it
 
     def interrupting_valid_step(trainer: Trainer, batch: Any) -> Any:
-        if not seen or seen[-1] != id(trainer.tracker.sums):  # `reset` makes new sums
-            seen.append(id(trainer.tracker.sums))
+        if not seen or seen[-1] is not trainer.tracker.sums:  # `reset` makes new sums
+            seen.append(trainer.tracker.sums)
             trainer.num_seen = 0
         trainer.num_seen += 1
         Interrupter.act(trainer, "valid", trainer.epoch + 1, trainer.num_seen)
