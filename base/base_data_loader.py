@@ -210,7 +210,7 @@ class BaseDataLoader(DataLoader):
         self.pin_memory = device.type == "cuda"
         if samples.is_batched:
             self.num_workers = self.timeout = 0
-            self.pin_memory &= samples.tensors[0].device.type == "cpu"
+            samples.pin_memory = self.pin_memory and samples.tensors[0].device.type == "cpu"
         if reason:
             readers = f"{self.num_workers} workers" if self.num_workers else "the main process"
             return f"read by {readers}: {reason}"

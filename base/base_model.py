@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BaseModel(nn.Module):
@@ -15,3 +16,12 @@ class BaseModel(nn.Module):
     def __str__(self) -> str:
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return f"{super().__str__()}\nTrainable parameters: {trainable:,}"
+
+
+def set_training(model: nn.Module) -> None:
+    """Put a model into training mode, but its batch norms whose weights are frozen."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters(recurse=False))
+        if isinstance(module, _BatchNorm) and parameters:
+            module.train(any(parameter.requires_grad for parameter in parameters))

@@ -53,7 +53,8 @@ class BaseTrainer(ABC):
         device: torch.device,
     ) -> None:
         self.config, self.settings, self.device = config, config.trainer, device
-        self.is_alone = distributed.world_size() == 1
+        self.world_size = distributed.world_size()
+        self.is_alone = self.world_size == 1
         self.network, self.loss = model, loss
         self.model = self._wrap(model)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -70,6 +71,7 @@ class BaseTrainer(ABC):
         self.ema = self._average(self.settings.ema_decay)
         self.epoch = self.step = self.batch = 0
         self.seconds = 0.0  # of training in this epoch
+        self.waiting = 0.0  # share of them in which training waited for data
         self.row: dict[str, float] = {}  # of the last finished epoch
         self.stop_signal = StopSignal()
 
@@ -112,7 +114,7 @@ class BaseTrainer(ABC):
     def _finish_epoch(self, columns: Mapping[str, float]) -> None:
         self.epoch += 1
         self.row = {"epoch": self.epoch, "step": self.step, **columns}
-        self.logger.log_epoch(self.row, num_epochs=self.settings.epochs)
+        self.logger.log_epoch(self.row, num_epochs=self.settings.epochs, waiting=self.waiting)
         improved = self.monitor.update(self.row)
         self._step_epoch_scheduler()
         self._call("on_epoch_end", self.row)
@@ -257,7 +259,7 @@ class BaseTrainer(ABC):
         return DistributedDataParallel(
             model,
             device_ids=None if self.device.type == "cpu" else [self.device],
-            find_unused_parameters=self.settings.deterministic and distributed.world_size() > 2,
+            find_unused_parameters=self.settings.deterministic and self.world_size > 2,
         )
 
     def _average(self, decay: float | None) -> AveragedModel | None:

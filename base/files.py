@@ -8,6 +8,7 @@ from pathlib import Path
 from base.errors import WriteError
 
 TEMPORARY = ".tmp"
+CHUNK = 2**20  # bytes read back at once, so that a large checkpoint is not in memory once more
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -23,7 +24,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if temporary.read_bytes() != data:
+        if not _holds(temporary, data):
             raise OSError("what was written reads back differently")
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -32,6 +33,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    with open(path, "rb") as file:  # one more chunk, so that a longer file is found
+        starts = range(0, len(data) + 1, CHUNK)
+        return all(file.read(CHUNK) == data[start : start + CHUNK] for start in starts)
 
 
 def write_error(path: Path, error: OSError) -> WriteError:

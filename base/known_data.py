@@ -42,6 +42,18 @@ def is_deterministic(thing: Any) -> bool:
     return False
 
 
+def draws_nothing(dataset: Dataset) -> bool:
+    """Tell whether a dataset is known not to draw, though it may read a file for each sample."""
+    if type(dataset) is Subset:
+        return draws_nothing(dataset.dataset)
+    if _name(dataset, "datasets") == "ImageFolder":
+        if not dataset.loader.__module__.startswith("torchvision."):
+            return False
+        inner = (dataset.transform, dataset.target_transform)
+        return all(transform is None or is_deterministic(transform) for transform in inner)
+    return is_deterministic(dataset)
+
+
 def batch_reader(
     dataset: Dataset, transforms: Sequence[Callable]
 ) -> Callable[[Tensor], list[Tensor]] | None:

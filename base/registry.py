@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch.utils.data import Dataset, Sampler
 from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer
 from base.callback import Callback
-from base.discovery import own_things, source_file
+from base.discovery import own_things, source_file, written_names
 from base.errors import UserError, did_you_mean, shown
 
 Predicate = Callable[[Any], bool]
@@ -27,9 +29,10 @@ class Registry:
     """The names one section of a config may use.
 
     `packages` are searched for the project's own: public things that a module defines and `is_own`
-    accepts. `namespaces` are modules of torch and its family, imported only when asked, each with
-    the kind of thing taken from it. `call_args` counts the leading arguments that a function gets
-    when it is called, such as (output, target) of a loss.
+    accepts. `namespaces` are modules of torch and its family, each with the kind of thing taken
+    from it; one that is not imported yet is only for a name that its library's files define.
+    `call_args` counts the leading arguments that a function gets when it is called, such as
+    (output, target) of a loss.
     """
 
     section: str
@@ -80,12 +83,11 @@ class Registry:
         if own:
             return own[0]
         for namespace, accepts in self.namespaces.items():
-            thing = vars(importlib.import_module(namespace)).get(name)
-            if not name.startswith("_") and accepts(thing):
-                return thing
-        names, last = self.names(), name.rpartition(".")[2]  # of a path only its end can be meant
-        near = did_you_mean(last, [last] if last in names else names if last == name else ())
-        raise NameLookupError(f"unknown name {shown(name)}{near}")
+            if namespace in sys.modules or name in written_names(namespace):
+                thing = vars(importlib.import_module(namespace)).get(name)
+                if not name.startswith("_") and accepts(thing):
+                    return thing
+        raise NameLookupError(f"unknown name {shown(name)}{self._nearest(name)}")
 
     def names(self) -> dict[str, str]:
         """Return every name with where it comes from: a file of the project or a namespace.
@@ -93,11 +95,29 @@ class Registry:
         Raises:
             ConfigError: a module of the section's packages cannot be imported.
         """
+        return self._names_in(self.namespaces)
+
+    def _names_in(self, namespaces: Iterable[str]) -> dict[str, str]:
         sources: dict[str, str] = {}
-        for namespace, accepts in reversed(self.namespaces.items()):
+        for namespace in reversed([*namespaces]):
+            accepts = self.namespaces[namespace]
             members = vars(importlib.import_module(namespace)).items()
             sources |= {n: namespace for n, thing in members if n[0] != "_" and accepts(thing)}
         return sources | {name: source_file(things[0]) for name, things in self.own().items()}
+
+    def _nearest(self, name: str) -> str:
+        """Return a hint at the nearest name, without importing a library that has none nearer."""
+        imported = [namespace for namespace in self.namespaces if namespace in sys.modules]
+        known = self._names_in(imported)
+        others = [written_names(each) for each in self.namespaces if each not in imported]
+        if (hint := _hint(name, known)) == _hint(name, [*chain(*others), *known]):
+            return hint
+        return _hint(name, self.names())
+
+
+def _hint(name: str, names: Collection[str]) -> str:
+    last = name.rpartition(".")[2]  # of a path only its end can be meant
+    return did_you_mean(last, [last] if last in names else names if last == name else ())
 
 
 # --- kinds of things ----------------------------------------------------------------------------
@@ -169,7 +189,7 @@ MODELS = Registry(
     "models",
     MODEL,
     lambda thing: _is_model(thing) and not _is_loss_or_metric(thing),
-    {"torchvision.models": _builds_model, "torch.nn": _is_model},
+    {"torch.nn": _is_model, "torchvision.models": _builds_model},
 )
 INITS = Registry(
     "inits",

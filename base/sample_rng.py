@@ -41,6 +41,11 @@ def uniform(keys: Tensor, num_draws: int) -> Tensor:
     return _shift_right(bits, 40).to(torch.float32) * 2**-24
 
 
+def next_keys(keys: Tensor) -> Tensor:
+    """Return other keys (B,), whose draws have nothing to do with those of `keys`."""
+    return _mix_tensor(keys)
+
+
 def _mix_tensor(keys: Tensor) -> Tensor:
     for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
         keys = (keys ^ _shift_right(keys, shift)) * _signed(factor)

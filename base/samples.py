@@ -15,8 +15,8 @@ from tqdm import tqdm
 from base import distributed
 from base.device import free_memory, to_device
 from base.errors import DataError, UsageError
-from base.known_data import batch_reader, is_deterministic
-from base.sample_rng import mix, preserved_rng, sample_keys, seed_global_generators
+from base.known_data import batch_reader, draws_nothing, is_deterministic
+from base.sample_rng import MASK, next_keys, preserved_rng, sample_keys, seed_global_generators
 
 CHUNK = 128  # samples put into memory at once
 CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and on an accelerator
@@ -53,6 +53,7 @@ class Samples(Dataset):
         self.sample_transforms: list[Callable] = []
         self.batch_transforms: list[Callable] = []
         self.tensors: list[Tensor] = []  # the samples' columns (N, ...) when kept in memory
+        self.pin_memory = False  # for batches cut from them, to be copied to a GPU meanwhile
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,9 +89,9 @@ class Samples(Dataset):
     def _batch(self, epoch: int, positions: np.ndarray) -> Any:
         if self.is_batched:
             return next(self.batches([BatchIndices(epoch, positions)]))
-        read = partial(self._sample, transforms=self.sample_transforms, epoch=epoch)
+        read = self._read(torch.from_numpy(positions), self.sample_transforms, epoch=epoch)
         with _as_in_a_worker():
-            batch = self._collate([*map(read, positions.tolist())])
+            batch = self._collate([*read])
         return self._augmented(batch, epoch, positions) if self.batch_transforms else batch
 
     def batches(self, asked: Iterable[BatchIndices]) -> Iterator[Any]:
@@ -102,7 +103,10 @@ class Samples(Dataset):
             group += islice(asked, num_more)
             rows = torch.from_numpy(np.concatenate([batch.positions for batch in group]))
             rows, sizes = to_device(rows, device), [len(batch.positions) for batch in group]
-            columns = [tensor.index_select(0, rows).split(sizes) for tensor in self.tensors]
+            columns = [tensor.index_select(0, rows) for tensor in self.tensors]
+            if self.pin_memory:
+                columns = [column.pin_memory() for column in columns]
+            columns = [column.split(sizes) for column in columns]
             for (epoch, positions), *batch in zip(group, *columns, strict=True):
                 yield self._augmented(batch, epoch, positions) if self.batch_transforms else batch
 
@@ -112,12 +116,26 @@ class Samples(Dataset):
         keys = to_device(keys, first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
+            keys = next_keys(keys)  # equal draws would tie one transform to another
         return [first, *others]
 
-    def _sample(self, position: int, *, transforms: Sequence[Callable], epoch: int) -> Any:
-        index = int(self.indices[position])
-        seed_global_generators(mix(self.seed, epoch, index))
-        place = f"sample {index} of {type(self.dataset).__name__}"
+    def _read(
+        self, positions: Tensor, transforms: Sequence[Callable], *, epoch: int
+    ) -> Iterator[Any]:
+        """Yield samples through transforms, the generators seeded for each if anything may draw."""
+        indices = self.indices[positions]
+        keys = sample_keys(self.seed, epoch, indices).tolist()
+        may_draw = not (
+            self.collate_fn is default_collate
+            and draws_nothing(self.dataset)
+            and all(map(is_deterministic, transforms))
+        )
+        for position, index, key in zip(positions.tolist(), indices.tolist(), keys, strict=True):
+            if may_draw:
+                seed_global_generators(key & MASK)
+            yield self._sample(position, index, transforms)
+
+    def _sample(self, position: int, index: int, transforms: Sequence[Callable]) -> Any:
         try:
             if self.tensors:  # copies, since a transform may work in place
                 sample = tuple(tensor[position].clone() for tensor in self.tensors)
@@ -125,10 +143,13 @@ class Samples(Dataset):
                 sample = self.dataset[index]
             return _transformed(sample, transforms)
         except (OSError, EOFError) as error:
-            raise DataError(f"{place} cannot be read: {error}") from error
+            raise DataError(f"{self._place(index)} cannot be read: {error}") from error
         except Exception as error:  # a bug of any kind goes on, with the place added
-            error.add_note(f"This was {place}.")
+            error.add_note(f"This was {self._place(index)}.")
             raise
+
+    def _place(self, index: int) -> str:
+        return f"sample {index} of {type(self.dataset).__name__}"
 
     def _collate(self, samples: Sequence[Any]) -> Any:
         try:
@@ -194,8 +215,7 @@ class Samples(Dataset):
 
     def _columns(self, positions: Tensor, transforms: Sequence[Callable]) -> list[Tensor] | None:
         """Return samples as tensors (B, ...), or None where they are no plain tuples of such."""
-        read = partial(self._sample, transforms=transforms, epoch=0)
-        samples = [*map(read, positions.tolist())]
+        samples = [*self._read(positions, transforms, epoch=0)]
         try:
             columns = default_collate(samples)
         except (TypeError, RuntimeError, LookupError):

@@ -1,8 +1,6 @@
 """Loaders that make their own dataset; most configs name a dataset and use the stock loader."""
 
 import torch
-from torchvision import datasets
-from torchvision.transforms import v2
 
 from base import BaseDataLoader
 
@@ -19,6 +17,9 @@ class MnistDataLoader(BaseDataLoader):
         num_workers: int = 1,
         training: bool = True,
     ) -> None:
+        from torchvision import datasets
+        from torchvision.transforms import v2
+
         transform = v2.Compose(
             [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.1307], [0.3081])]
         )

@@ -1,7 +1,6 @@
 """Datasets: every `Dataset` defined in this folder can be named in a config."""
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,6 +15,8 @@ class Digits(Dataset):
     deterministic = True  # a sample never changes, so it can be kept in memory
 
     def __init__(self, train: bool = True) -> None:
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(digits.target), generator=generator)

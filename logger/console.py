@@ -113,9 +113,9 @@ def format_values(values: Mapping[str, float]) -> str:
 
 
 class ProgressBar:
-    """The steps of one epoch: a live bar in a terminal or a notebook, else now and then a line.
+    """The samples of one epoch: a live bar in a terminal or a notebook, else now and then a line.
 
-    `total` is the number of steps, `initial` those done before. `update()` may be called every
+    `total` is the number of samples, `initial` those seen before. `update(n)` may be called every
     step; text is formed only in `show(loss=...)`, which the loop calls at its log interval.
     """
 
@@ -124,16 +124,17 @@ class ProgressBar:
     ) -> None:
         self._total = total
         self._description = description
-        self._num_done = initial
+        self._initial = self._num_done = initial
         self._enabled = enabled
+        self._started = time.monotonic()
         self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
         self._bar = _live_bar(total, description, initial) if enabled else None
         if self._bar is not None:
             self.update = self._bar.update  # one call less per step
 
-    def update(self, num_steps: int = 1) -> None:
-        """Count `num_steps` more."""
-        self._num_done += num_steps
+    def update(self, num_samples: int) -> None:
+        """Count `num_samples` more."""
+        self._num_done += num_samples
 
     def show(self, **values: float) -> None:
         """Put the values beside the bar, to be seen when it is next drawn."""
@@ -141,9 +142,14 @@ class ProgressBar:
             self._bar.set_postfix_str(format_values(values), refresh=False)
         elif self._enabled and time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            done = f"{self._num_done}/{self._total or '?'}"
+            seconds = time.monotonic() - self._started
             logging.getLogger(LOGGER_NAME).info(
-                "%s  step %s  %s", self._description, done, format_values(values)
+                "%s  %d/%s samples  %s  %.0f samples/s",
+                self._description,
+                self._num_done,
+                self._total or "?",
+                format_values(values),
+                (self._num_done - self._initial) / max(seconds, 1e-9),
             )
 
     def close(self) -> None:
@@ -174,5 +180,10 @@ def _live_bar(total: int | None, description: str, initial: int) -> tqdm | None:
         monitor_interval = 0  # no thread of tqdm's own: data workers are forked from this process
 
     return Bar(
-        total=total, desc=description, initial=initial, unit="step", leave=False, dynamic_ncols=True
+        total=total,
+        desc=description,
+        initial=initial,
+        unit=" samples",
+        leave=False,
+        dynamic_ncols=True,
     )

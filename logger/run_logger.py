@@ -86,10 +86,13 @@ class RunLogger:
         """Add to the training curves at the optimizer step `step`."""
         self._to_tensorboard(lambda board: board.train(values, step))
 
-    def log_epoch(self, row: Mapping[str, float | int], *, num_epochs: int) -> None:
+    def log_epoch(
+        self, row: Mapping[str, float | int], *, num_epochs: int, waiting: float = 0.0
+    ) -> None:
         """Write a finished epoch: a line on the console, a row of metrics.csv, validation curves.
 
-        `row` has `epoch`, `step`, `seconds`, `samples_per_second`, `lr`, then the results.
+        `row` has `epoch`, `step`, `seconds`, `samples_per_second`, `lr`, then the results;
+        `waiting` is the share of time in which training waited for data.
 
         Raises:
             WriteError: metrics.csv cannot be written.
@@ -105,6 +108,7 @@ class RunLogger:
         timing = ""
         if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
             timing = f"  {row['seconds']:.1f} s  {row['samples_per_second']:.0f} samples/s"
+            timing += f"  waiting for data {waiting:.0%}"
         log = logging.getLogger(LOGGER_NAME)
         log.info("epoch %d/%d  %s%s", row["epoch"], num_epochs, results, timing)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +16,7 @@ from base.metric_tracker import MetricTracker
 from trainer.trainer import Trainer
 
 NUM_WORST = 32
+MAX_MATRIX_CLASSES = 1000  # a matrix of 10,000 takes 9 GiB and minutes
 
 
 class PredictionTracker(MetricTracker):
@@ -47,7 +49,11 @@ class PredictionTracker(MetricTracker):
 
     def _keep(self, **columns: Tensor) -> None:
         for name, values in columns.items():
-            self.columns.setdefault(name, []).append(values.cpu())
+            parts = self.columns.setdefault(name, [])
+            parts.append(values.cpu())
+            # many small blocks of memory would split what the outputs need for themselves
+            while len(parts) > 1 and len(parts[-2]) <= len(parts[-1]):
+                parts[-2:] = [torch.cat(parts[-2:])]
 
     def predictions(self) -> dict[str, Tensor]:
         """Return the kept columns, (N,) each, in the order of the samples."""
@@ -88,23 +94,53 @@ def class_names(loader: BaseDataLoader, predictions: Mapping[str, Tensor]) -> li
 
 
 def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], folder: Path) -> None:
-    """Print and write scikit-learn's classification report, and the confusion matrix."""
+    """Print and write scikit-learn's classification report, and what was confused with what.
+
+    Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
+    of the others, and only the report's averages are printed.
+    """
+    from sklearn.metrics import classification_report
+
+    truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
+    report = classification_report(
+        truth, prediction,
+        labels=range(len(labels)), target_names=labels, digits=4, zero_division=0,
+    )  # fmt: skip
+    write_atomic(folder / "report.txt", report)
+    if len(labels) <= MAX_MATRIX_CLASSES:
+        print(report)
+        write_matrix(truth, prediction, labels, folder)
+    else:
+        heading, *_, averages = report.split("\n\n")
+        print(heading, averages, sep="\n\n")
+        write_confusions(truth, prediction, labels, folder / "confusions.csv")
+
+
+def write_matrix(
+    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], folder: Path
+) -> None:
+    """Write and draw the confusion matrix, rows the true classes."""
     import pandas as pd
-    from sklearn.metrics import classification_report, confusion_matrix
+    from sklearn.metrics import confusion_matrix
 
     from logger.plots import plot_confusion_matrix
 
-    truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
-    numbers = range(len(labels))
-    report = classification_report(
-        truth, prediction, labels=numbers, target_names=labels, digits=4, zero_division=0
-    )
-    print(report)
-    write_atomic(folder / "report.txt", report)
-    matrix = confusion_matrix(truth, prediction, labels=numbers)
+    matrix = confusion_matrix(truth, prediction, labels=range(len(labels)))
     table = pd.DataFrame(matrix, index=pd.Index(labels, name="true \\ predicted"), columns=labels)
     write_atomic(folder / "confusion_matrix.csv", table.to_csv())
     plot_confusion_matrix(matrix, labels, folder / "confusion_matrix.png")
+
+
+def write_confusions(
+    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], path: Path
+) -> None:
+    """Write how often each class was taken for which other, the most frequent first."""
+    import pandas as pd
+
+    names = np.asarray(labels)
+    is_wrong = truth != prediction
+    pairs = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
+    write_atomic(path, pd.DataFrame(pairs).value_counts().to_csv())
 
 
 def regression_scores(predictions: Mapping[str, Tensor]) -> dict[str, float]:

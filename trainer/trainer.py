@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from base import BaseTrainer, distributed
+from base.base_model import set_training
 from base.config import RESERVED_COLUMNS
 from base.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
 from base.errors import DivergedError, UsageError
-from logger import ProgressBar
 from trainer.batches import count_batches, input_and_target, limited
 from trainer.failure import failures_explained
+from trainer.profiler import StepProfiler
+from trainer.progress import Waiting, progress_bar, warn_of_waiting
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
@@ -45,6 +46,8 @@ class Trainer(BaseTrainer):
             self.lr_scheduler is not None and self.config.lr_scheduler.interval == "step"
         )
         self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
+        self.has_warned = False
+        self.num_profiled = self.settings.profile if distributed.is_main() else None
         # LBFGS calls for the loss and its gradient as often as it likes
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
 
@@ -78,18 +81,20 @@ class Trainer(BaseTrainer):
 
     def train_epoch(self) -> dict[str, float]:
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
-        self._set_training()
-        first = self._first_batch() + self.batch
-        batches = self.data_loader.batches(first, self.num_batches - self.batch)
-        self.started = time.perf_counter() - self.seconds
-        with self._progress_bar() as self.bar, failures_explained(self):
-            for batch in batches:
+        set_training(self.model)
+        first, num_left = self._first_batch(), self.num_batches - self.batch
+        bar = progress_bar(self, first=first, num_samples=self.num_samples)
+        self.batches = Waiting(self.data_loader.batches(first + self.batch, num_left))
+        self.begun, self.seconds_before = time.perf_counter(), self.seconds
+        with bar as self.bar, failures_explained(self), self._profiled():
+            for batch in self.batches:
                 self.start_batch(batch)
                 self.train_batch(self.on_device(batch))
                 self.batch += 1
-                self.bar.update()
+                self.bar.update(self.batch_size * self.world_size)
                 if self.ends_group:
                     self._after_step()
+        warn_of_waiting(self)
         return {
             "seconds": self.seconds,
             "samples_per_second": self.num_samples / self.seconds,
@@ -158,11 +163,13 @@ class Trainer(BaseTrainer):
         if self.steps_schedule:
             self.lr_scheduler.step()
         self._call("on_step")
+        if self.profiler:
+            self.profiler.step()
+        self.seconds = self.seconds_before + time.perf_counter() - self.begun
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0
         if is_log_step:
             self._log_step()
-        self.seconds = time.perf_counter() - self.started
         if signum := self._stop_requested(is_log_step):
             raise self.stop(signum)
         if self._is_save_step(is_last):
@@ -170,8 +177,9 @@ class Trainer(BaseTrainer):
 
     def _log_step(self) -> None:
         self.guard.read(epoch=self.epoch + 1)
+        self.waiting = self.batches.seconds / (self.seconds - self.seconds_before)
         values = self.train_metrics.interval() | {"lr": self.learning_rate}
-        self.bar.show(**values)
+        self.bar.show(**values, waiting=self.waiting)
         self.logger.log_step(values, self.step)
 
     def _stop_requested(self, is_log_step: bool) -> int:
@@ -270,24 +278,17 @@ class Trainer(BaseTrainer):
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def _set_training(self) -> None:
-        """Put the model into training mode, but batch norms whose weights are frozen."""
-        self.model.train()
-        for module in self.network.modules():
-            parameters = list(module.parameters(recurse=False))
-            if isinstance(module, _BatchNorm) and parameters:
-                module.train(any(parameter.requires_grad for parameter in parameters))
-
     def _first_batch(self) -> int:
         """Return the number of this epoch's first batch among all batches of the loader."""
         if self.settings.len_epoch is not None:
             return self.epoch * self.num_batches
         return self.epoch * len(self.data_loader)
 
-    def _progress_bar(self) -> ProgressBar:
-        return ProgressBar(
-            self.num_batches,
-            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
-            initial=self.batch,
-            enabled=distributed.is_main(),
-        )
+    def _profiled(self) -> AbstractContextManager:
+        """Return the context that profiles steps of the first epoch, if that is asked for."""
+        num_steps, self.num_profiled, self.profiler = self.num_profiled, None, None
+        if num_steps is None:
+            return nullcontext()
+        folder = self.checkpoints and self.checkpoints.folder.parent / "tensorboard"
+        self.profiler = StepProfiler(num_steps, device=self.device, folder=folder)
+        return self.profiler

@@ -2,10 +2,10 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
+from base import files
 from base.errors import WriteError
 from base.files import write_atomic
 
@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, b
 def test_what_reads_back_differently_is_not_put_in_place(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomic(path, "old")
-    monkeypatch.setattr(Path, "read_bytes", lambda self: b"other")
+    monkeypatch.setattr("os.fsync", lambda number: os.pwrite(number, b"N", 0))
     with pytest.raises(WriteError, match="what was written reads back differently"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
@@ -82,3 +82,16 @@ def test_a_disk_that_cannot_sync_a_folder_is_no_failure(tmp_path, monkeypatch, n
     else:
         write_atomic(tmp_path / "file", "text")
     assert (tmp_path / "file").read_text() == "text"
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 24])
+def test_a_file_is_compared_to_its_last_byte(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(files, "CHUNK", 8)
+    path = tmp_path / "file"
+    data = bytes(range(size))
+    path.write_bytes(data)
+    assert files._holds(path, data)
+    path.write_bytes(data + b"x")
+    assert not files._holds(path, data)
+    path.write_bytes(data[:-1])
+    assert files._holds(path, data) == (size == 0)

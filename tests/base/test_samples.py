@@ -5,6 +5,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 from torchvision import datasets, transforms
 from torchvision.transforms import v2
@@ -12,7 +13,7 @@ from torchvision.transforms import v2
 from base import samples as samples_module
 from base.base_data_loader import BaseDataLoader
 from base.errors import DataError, UsageError
-from base.known_data import batch_reader, is_deterministic
+from base.known_data import batch_reader, draws_nothing, is_deterministic
 from base.sample_rng import sample_keys, uniform
 
 CPU = torch.device("cpu")
@@ -342,3 +343,51 @@ def test_every_transform_said_to_be_deterministic_exists():
 
     assert DETERMINISTIC.issubset({*vars(v2), *vars(transforms)})
     assert BATCHED | FROM_PIL <= DETERMINISTIC
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+def test_two_transforms_of_batches_draw_apart():
+    samples = [(torch.zeros(1), index) for index in range(2000)]
+    seen = []
+
+    class Draw:
+        takes_keys = True
+
+        def __call__(self, x, keys):
+            seen.append(uniform(keys, 1)[:, 0])
+            return x
+
+    next(iter(loader(Listed(*samples), [Draw(), Draw()], batch_size=2000)))
+    assert abs(torch.corrcoef(torch.stack(seen))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_generators_are_seeded_only_where_something_may_draw(draws, monkeypatch):
+    keys = []
+    monkeypatch.setattr(samples_module, "seed_global_generators", keys.append)
+    steps = [v2.RandomHorizontalFlip()] if draws else [v2.CenterCrop(1)]
+    list(loader(Listed(*[(torch.zeros(1, 2, 2), n) for n in range(8)]), steps))
+    assert len(set(keys)) == (8 if draws else 0)
+
+
+def test_an_image_folder_draws_nothing_unless_its_transform_does(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "a" / "1.png")
+    folder = datasets.ImageFolder(tmp_path)
+    assert draws_nothing(folder)
+    assert draws_nothing(Subset(folder, [0]))
+    assert not draws_nothing(datasets.ImageFolder(tmp_path, transform=v2.RandomCrop(1)))
+    assert not draws_nothing(datasets.ImageFolder(tmp_path, loader=lambda path: path))
+
+
+def test_what_a_gpu_shall_copy_meanwhile_is_pinned(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    made = loader(TensorDataset(torch.zeros(8, 2), torch.zeros(8)), in_memory=True)
+    assert [len(batch) for batch in made] == [2, 2]
+    assert not pinned
+    made.dataset.pin_memory = True
+    assert len(list(made)) == 2
+    assert len(pinned) == 2

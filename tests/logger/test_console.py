@@ -17,7 +17,7 @@ from logger import ProgressBar, setup_logging
 log = setup_logging(None)
 with ProgressBar(200, description="epoch 1/2") as bar:
     for step in range(200):
-        bar.update()
+        bar.update(1)
         if step == 100:
             bar.show(loss=0.12345)
             log.info("in the middle")
@@ -116,14 +116,15 @@ def test_a_pipe_gets_a_line_after_some_time(monkeypatch, capsys):
     bar = ProgressBar(100, description="epoch 3/9", initial=10)
     bar.update(5)
     bar.show(loss=0.5, lr=1e-3)
-    assert capsys.readouterr().out == "epoch 3/9  step 15/100  loss 0.5  lr 0.001\n"
+    line = r"epoch 3/9  15/100 samples  loss 0.5  lr 0.001  \d+ samples/s\n"
+    assert re.fullmatch(line, capsys.readouterr().out)
 
 
 def test_a_disabled_bar_says_nothing(monkeypatch, capsys):
     setup_logging(None)
     monkeypatch.setattr("logger.console.SECONDS_BETWEEN_LINES", 0.0)
     with ProgressBar(None, description="epoch 1/1", enabled=False) as bar:
-        bar.update()
+        bar.update(1)
         bar.show(loss=0.5)
     shown = capsys.readouterr()
     assert shown.out + shown.err == ""

@@ -53,10 +53,11 @@ def curve(run, part, tag="loss"):
 
 def test_an_epoch_is_one_line_one_row_and_one_point(run, capsys):
     logger = RunLogger(run)
-    logger.log_epoch(row(2), num_epochs=20)
+    logger.log_epoch(row(2), num_epochs=20, waiting=0.123)
     logger.close()
     assert capsys.readouterr().out == (
-        "epoch 2/20  loss 0.5  accuracy 0.9877  val_loss 1  4.1 s  12346 samples/s\n"
+        "epoch 2/20  loss 0.5  accuracy 0.9877  val_loss 1  4.1 s  12346 samples/s"
+        "  waiting for data 12%\n"
     )
     header, line = run.metrics_file.read_text().splitlines()
     assert header == "epoch,step,seconds,samples_per_second,lr,loss,accuracy,val_loss"

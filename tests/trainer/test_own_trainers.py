@@ -251,7 +251,7 @@ class Listener:
     def log_step(self, values, step):
         self.diary.moments.append(f"log step {step}")
 
-    def log_epoch(self, row, *, num_epochs):
+    def log_epoch(self, row, *, num_epochs, waiting):
         self.diary.moments.append(f"log epoch {row['epoch']} of {num_epochs}")
 
     def flush(self):

@@ -1,0 +1,101 @@
+"""What a run tells of its own speed: waiting for data, and the costliest operations."""
+
+import json
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from base import BaseDataLoader
+from trainer.progress import Waiting, advice, warn_of_waiting
+
+
+def slowly(seconds: float) -> Iterator[int]:
+    for number in range(3):
+        time.sleep(seconds)
+        yield number
+
+
+def test_only_the_time_until_a_batch_comes_is_waiting():
+    waiting = Waiting(slowly(0.02))
+    for _ in waiting:
+        time.sleep(0.05)
+    assert 0.06 <= waiting.seconds < 0.11
+
+
+def test_the_share_of_waiting_is_told_with_the_epoch(make_trainer, points, monkeypatch):
+    shares = []
+    trainer = make_trainer(nn.Linear(5, 3), points, epochs=2)
+    batches = trainer.data_loader.batches
+    monkeypatch.setattr(
+        trainer.data_loader,
+        "batches",
+        lambda *place: (time.sleep(0.02) or batch for batch in batches(*place)),
+    )
+    logger = SimpleNamespace(
+        log_step=lambda values, step: None,
+        log_epoch=lambda row, *, num_epochs, waiting: shares.append(waiting),
+        flush=lambda: None,
+    )
+    trainer.fit(logger=logger)
+    assert all(0.5 < share < 1 for share in shares)
+    assert len(shares) == 2
+
+
+@pytest.fixture
+def loader() -> BaseDataLoader:
+    return BaseDataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 2)), 4)
+
+
+def test_a_run_that_waits_too_long_is_told_once_what_to_change(loader, caplog):
+    trainer = SimpleNamespace(waiting=0.4, seconds=9.0, has_warned=False, data_loader=loader)
+    warn_of_waiting(trainer)
+    warn_of_waiting(trainer)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"training waits for data 40% of the time: {advice(loader)}"
+    ]
+
+
+@pytest.mark.parametrize(("waiting", "seconds"), [(0.2, 9.0), (0.4, 0.5)])
+def test_a_short_wait_is_not_worth_a_word(loader, caplog, waiting, seconds):
+    warn_of_waiting(
+        SimpleNamespace(waiting=waiting, seconds=seconds, has_warned=False, data_loader=loader)
+    )
+    assert not caplog.records
+
+
+def test_the_advice_fits_where_the_samples_are(loader, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    more = "raise data_loader.args.num_workers from 0 (the machine has 4 cores)"
+    assert advice(loader).endswith(f"in_memory to true if the samples fit into memory, or {more}")
+    loader.in_memory = True
+    assert advice(loader) == f"use transforms of whole batches, such as RandomShift, or {more}"
+    loader.num_workers = 4
+    assert advice(loader) == "use transforms of whole batches, such as RandomShift"
+    loader.prepare([], in_memory=True, device=torch.device("cpu"), training=True)
+    assert advice(loader) == "the transforms in dataset.transform cost that much; use fewer"
+
+
+def test_steps_are_profiled_into_a_trace_and_ten_lines(tree, start, caplog):
+    caplog.set_level("INFO", logger="train")
+    run = start(tree, "trainer.profile=2", "logger.tensorboard=true")
+    (trace,) = (run / "tensorboard").glob("*.pt.trace.json")
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert {"ProfilerStep#3", "ProfilerStep#4", "aten::conv2d"} <= names
+    assert "ProfilerStep#5" not in names
+    lines = (run / "train.log").read_text().split("what cost most of the CPU's time, in ms:")[1]
+    assert len([line for line in lines.splitlines() if " x  " in line]) == 10
+
+
+def test_a_profiled_run_trains_the_same_and_may_be_continued_without(tree, start):
+    tree["trainer"]["epochs"] = 1
+    runs = [start(tree, run_id="plain"), start(tree, "trainer.profile=2", run_id="profiled")]
+    weights = [
+        torch.load(run / "checkpoints/checkpoint-epoch1.pth", weights_only=True)["model"]
+        for run in runs
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    start(tree, "trainer.profile=null", run_id="profiled")
