@@ -56,7 +56,7 @@ class BaseTrainer(ABC):
         self.world_size = distributed.world_size()
         self.is_alone = self.world_size == 1
         self.network, self.loss = model, loss
-        self.model = self._wrap(model)
+        self.wrap()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.data_loader, self.valid_data_loader = data_loader, valid_data_loader
         self.callbacks = list(callbacks)
@@ -117,9 +117,9 @@ class BaseTrainer(ABC):
         self.logger.log_epoch(self.row, num_epochs=self.settings.epochs, waiting=self.waiting)
         improved = self.monitor.update(self.row)
         self._step_epoch_scheduler()
-        self._call("on_epoch_end", self.row)
         self.batch, self.seconds = 0, 0.0
         self.train_metrics.reset()
+        self._call("on_epoch_end", self.row)
         signum = distributed.max_over_ranks(self.stop_signal.number)
         due = self.epoch % self.settings.save_period == 0 or self.is_finished or signum
         if due or improved:
@@ -174,6 +174,12 @@ class BaseTrainer(ABC):
             self.checkpoints.save(state, epoch=self.epoch, best=best)
         else:
             self.checkpoints.save(state, epoch=epoch, step=self.step)
+
+    def save_best(self, column: str) -> None:
+        """Write the state of a finished epoch as the best by a column; every rank takes part."""
+        state = self.state_dict()
+        if self.checkpoints is not None:
+            self.checkpoints.save_best(state, column)
 
     def stop(self, signum: int) -> StoppedError:
         """Save the state and return the error that ends the run after a signal."""
@@ -250,17 +256,16 @@ class BaseTrainer(ABC):
 
     # --- what the settings make of the model ----------------------------------------------------
 
-    def _wrap(self, model: nn.Module) -> nn.Module:
-        if self.settings.compile:
-            model = torch.compile(model)
-        if self.is_alone:
-            return model
-        # above two ranks a rebuilt bucket order would change the sums after a resume
-        return DistributedDataParallel(
-            model,
-            device_ids=None if self.device.type == "cpu" else [self.device],
-            find_unused_parameters=self.settings.deterministic and self.world_size > 2,
-        )
+    def wrap(self) -> None:
+        """Make `model` of the network anew; needed when other parameters shall be trained."""
+        self.model = torch.compile(self.network) if self.settings.compile else self.network
+        if not self.is_alone:
+            # above two ranks a rebuilt bucket order would change the sums after a resume
+            self.model = DistributedDataParallel(
+                self.model,
+                device_ids=None if self.device.type == "cpu" else [self.device],
+                find_unused_parameters=self.settings.deterministic and self.world_size > 2,
+            )
 
     def _average(self, decay: float | None) -> AveragedModel | None:
         if decay is None:

@@ -112,9 +112,10 @@ class Checkpoints:
         self._prune(path)
         return path
 
-    def save_best(self, state: Mapping[str, Any]) -> None:
-        """Write a state as the best alone; it raises what `save` does."""
-        write_atomic(self.folder / BEST, serialize(state))
+    def save_best(self, state: Mapping[str, Any], column: str = "") -> None:
+        """Write a state as the best alone, or as that by a column; it raises what `save` does."""
+        name = BEST.replace(".", f"_{column}.") if column else BEST
+        write_atomic(self.folder / name, serialize(state))
 
     def newest_first(self) -> list[Path]:
         """Return the checkpoints from the newest to the oldest by their place in training."""

@@ -30,7 +30,12 @@ def _check_name(name: str) -> str:
     return name
 
 
-def _check_monitor(monitor: str) -> str:
+def check_monitor(monitor: str) -> str:
+    """Return what a monitor may be told to follow.
+
+    Raises:
+        ValueError: it is not that.
+    """
     if not MONITOR.fullmatch(monitor):
         raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {shown(monitor)}")
     return monitor
@@ -110,10 +115,14 @@ class MetricConfig(NodeConfig):
 
 
 class ParamGroup(BaseModel):
-    """Options of the optimizer for the parameters whose names match a pattern."""
+    """Options of the optimizer for some parameters: by name, and by their number of dimensions.
+
+    Those of at most one dimension are biases and the weights of normalisations.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True)
-    params: str
+    params: Annotated[list[str], BeforeValidator(_listed)] = ["*"]
+    max_ndim: int | None = Field(None, ge=0)
 
 
 class OptimizerConfig(NodeConfig):
@@ -134,7 +143,7 @@ class TrainerConfig(NodeConfig):
     type: str = "Trainer"
     epochs: int = Field(100, ge=1)
     len_epoch: int | None = Field(None, ge=1)
-    monitor: Annotated[str, AfterValidator(_check_monitor)] = "off"
+    monitor: Annotated[str, AfterValidator(check_monitor)] = "off"
     early_stop: int = Field(0, ge=0)
     save_dir: str = "saved/"
     save_period: int = Field(1, ge=1)

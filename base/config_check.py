@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from base.annotations import in_words
 from base.base_trainer import BaseTrainer
 from base.build import check, split_node
-from base.config import Config, NodeConfig
+from base.config import Config, NodeConfig, ParamGroup
 from base.config_file import Node, merge, parse_overrides, plain, read_config, where_is
 from base.config_rules import LOADER_RUNTIME, check_rules
 from base.errors import ConfigError, Mistake, did_you_mean, shown
@@ -174,7 +174,7 @@ def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]
         return  # it was reported
     for number, group in enumerate(groups if isinstance(groups, list) else ()):
         for key, value in group.items() if isinstance(group, dict) else ():
-            if key != "params":
+            if key not in ParamGroup.model_fields:
                 path = ("optimizer", "param_groups", number, key)
                 yield from parameters.check_name(name, key, path=path)
                 yield from parameters.check_value(key, value, path=path)

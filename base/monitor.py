@@ -39,7 +39,7 @@ class Monitor:
             return False
         if self.column not in row:
             near = did_you_mean(self.column, row)
-            raise UsageError(f"trainer.monitor: no column {self.column!r} was logged{near}")
+            raise UsageError(f"monitor: no column {self.column!r} was logged{near}")
         value = float(row[self.column])
         if self._is_better(value):
             self.best, self.best_epoch, self.num_bad_epochs = value, int(row["epoch"]), 0

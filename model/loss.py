@@ -1,9 +1,40 @@
 """Losses: every public function (output, target) and class here can be named in a config."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from base.errors import UsageError
 
 
 def nll_loss(output: Tensor, target: Tensor) -> Tensor:
     """Return the mean negative log-likelihood of log-probabilities (B, K), targets (B,)."""
     return F.nll_loss(output, target)
+
+
+class WeightedSum(nn.Module):
+    """Several losses of the same output and target, by name, each times its weight (default 1).
+
+    The trainer adds them up and logs each by its name.
+    """
+
+    def __init__(
+        self, losses: dict[str, Callable], weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__()
+        weights = dict(weights or {})
+        if unknown := weights.keys() - losses.keys():
+            raise UsageError(f"WeightedSum: a weight for {min(unknown)!r}, which is no loss of it")
+        self.losses = losses
+        self.parts = nn.ModuleDict(
+            {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
+        )
+        self.weights = {name: weights.get(name, 1.0) for name in losses}
+
+    def forward(self, output: Any, target: Any) -> dict[str, Tensor]:
+        """Return the weighted losses by name."""
+        return {
+            name: self.weights[name] * loss(output, target) for name, loss in self.losses.items()
+        }

@@ -14,7 +14,7 @@ from torch import nn
 from base import BaseDataLoader, Callback
 from base.build import build
 from base.checkpoint import read_checkpoint
-from base.config import Config, NodeConfig
+from base.config import Config, ModelConfig, NodeConfig, ParamGroup
 from base.device import to_device
 from base.errors import CheckpointError, ConfigError, Mistake
 from base.registry import (
@@ -60,7 +60,7 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
         CheckpointError: `weights` cannot be read or share no key with the model.
     """
     section = config.model
-    model = build_part(config, "model", section, MODELS)
+    model = _build_bare_model(config, section)
     if section.init is not None:
         init = build_part(config, "model.init", section.init, INITS)
         model.apply(lambda module: _initialise(module, init))
@@ -75,6 +75,60 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
             parameter.requires_grad_(False)
     layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
     return model.to(device, memory_format=layout)
+
+
+def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
+    """Return the model as its class or builder makes it.
+
+    A torchvision model that starts from weights of torchvision's may have another number of classes
+    than they do: it gets a new head.
+
+    Raises:
+        CheckpointError: the weights cannot be fetched.
+    """
+    args = section.args if isinstance(section.args, dict) else {}
+    new_head = args.get("weights") and args.get("num_classes")
+    if new_head:
+        args = {name: value for name, value in args.items() if name != "num_classes"}
+        section = section.model_copy(update={"args": args})
+    try:
+        model = build_part(config, "model", section, MODELS)
+    except OSError as error:  # URLError is one
+        if not args.get("weights"):
+            raise
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise CheckpointError(
+            f"the weights {args['weights']} of {section.type} could not be fetched ({error}). Put "
+            f"their file into {folder}/, or start from a file of your own: model.weights"
+        ) from error
+    if new_head:
+        replace_head(model, new_head)
+    return model
+
+
+def replace_head(model: nn.Module, num_classes: int) -> None:
+    """Put a new layer of `num_classes` outputs for the last one, and wherever its like stands.
+
+    An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
+    """
+    layers = [
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    old = _num_outputs(layers[-1][1])
+    for name, layer in layers:
+        if _num_outputs(layer) != old:
+            continue
+        if isinstance(layer, nn.Linear):
+            new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
+        else:
+            new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
+        model.set_submodule(name, new)
+
+
+def _num_outputs(layer: nn.Linear | nn.Conv2d) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def load_matching(model: nn.Module, path: Path) -> None:
@@ -146,16 +200,21 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
         left |= {f"loss.{name}": parameter for name, parameter in loss.named_parameters()}
     groups = []
     for number, group in enumerate(section.param_groups):
-        matching = [name for name in left if fnmatchcase(name, group.params)]
+        matching = [name for name, parameter in left.items() if _is_in(group, name, parameter)]
         if not matching:
-            path = f"optimizer.param_groups.{number}.params"
-            raise config.mistake(path, f"{group.params!r} matches no parameter that is left")
+            path, patterns = f"optimizer.param_groups.{number}.params", ", ".join(group.params)
+            raise config.mistake(path, f"{patterns!r} matches no parameter that is left")
         groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
     if left:
         groups.append({"params": list(left.values())})
     params = groups if section.param_groups else list(left.values())
     runtime = {"fused": True} if _can_fuse(model) else {}
     return build_part(config, "optimizer", section, OPTIMIZERS, params=params, **runtime)
+
+
+def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
+    is_small = group.max_ndim is None or parameter.ndim <= group.max_ndim
+    return is_small and any(fnmatchcase(name, pattern) for pattern in group.params)
 
 
 def _can_fuse(model: nn.Module) -> bool:

@@ -1,5 +1,7 @@
 """The parts of a run as their sections of the config describe them."""
 
+import urllib.error
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -138,3 +140,104 @@ def test_metrics_stand_under_their_columns():
         "accuracy": [False, False],
         "top2": [True, False],
     }
+
+
+# --- torchvision's models -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The folder where torch keeps downloaded weights; it holds some for ResNet-18."""
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    torch.manual_seed(7)
+    pretrained = resnet18().state_dict()
+    torch.save(pretrained, folder / ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    return pretrained
+
+
+def test_weights_by_name_get_a_new_head_for_the_classes_of_the_task(hub):
+    model = build("model: {type: resnet18, args: {weights: DEFAULT, num_classes: 7}}")
+    assert model.fc.out_features == 7
+    state = model.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in hub.items() if not k.startswith("fc."))
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+
+
+def test_weights_by_name_keep_their_head_where_no_count_is_given(hub):
+    model = build("model: {type: resnet18, args: {weights: IMAGENET1K_V1}}")
+    assert torch.equal(model.fc.weight, hub["fc.weight"])
+
+
+def test_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    with pytest.raises(CheckpointError) as caught:
+        build("model: {type: resnet18, args: {weights: DEFAULT, num_classes: 7}}")
+    assert str(caught.value).startswith("the weights DEFAULT of resnet18 could not be fetched (")
+    assert f"Put their file into {tmp_path}/checkpoints/" in str(caught.value)
+
+
+def unreachable(*args, **kwargs):
+    raise urllib.error.URLError("no route to host")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vgg11", "densenet121", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0", "vit_b_16"],
+)
+def test_the_head_of_every_kind_of_network_is_replaced(name):
+    import torchvision
+
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name)
+        parts.replace_head(model, 7)
+        size = 224 if name.startswith("vit") else 64
+        assert model.eval()(torch.zeros(2, 3, size, size)).shape == (2, 7)
+
+
+# --- parameter groups -----------------------------------------------------------------------------
+
+
+def test_norms_and_biases_can_go_without_decay():
+    config = config_with(
+        "optimizer:\n  type: AdamW\n  args: {lr: 0.1, weight_decay: 0.5}\n"
+        "  param_groups: [{max_ndim: 1, weight_decay: 0.0}]"
+    )
+    model = parts.build_model(config, CPU)
+    small, rest = parts.build_optimizer(config, model, None).param_groups
+    assert {p.ndim for p in small["params"]} == {1}
+    assert {p.ndim for p in rest["params"]} == {2, 4}
+    assert (small["weight_decay"], rest["weight_decay"]) == (0.0, 0.5)
+
+
+def test_a_group_takes_several_patterns():
+    config = config_with(
+        "optimizer:\n  type: SGD\n  args: {lr: 0.1}\n"
+        "  param_groups: [{params: ['classifier.*', 'features.0.*'], lr: 0.5}]"
+    )
+    model = parts.build_model(config, CPU)
+    first, _ = parts.build_optimizer(config, model, None).param_groups
+    assert len(first["params"]) == 3
+
+
+# --- fused ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "fused"),
+    [("{lr: 0.1}", True), ("{lr: 0.1, fused: false}", False), ("{lr: 0.1, foreach: true}", None)],
+)
+def test_an_optimizer_is_fused_unless_the_config_says_otherwise(args, fused):
+    config = config_with(f"optimizer: {{type: SGD, args: {args}}}")
+    model = parts.build_model(config, CPU)
+    assert parts.build_optimizer(config, model, None).defaults["fused"] is fused
+
+
+def test_sparse_gradients_and_complex_numbers_are_not_fused():
+    config = config_with()
+    for model in (nn.Embedding(4, 2, sparse=True), nn.Linear(2, 2, dtype=torch.complex64)):
+        assert parts.build_optimizer(config, model, None).defaults["fused"] is None
