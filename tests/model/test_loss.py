@@ -14,9 +14,10 @@ OUTPUT = torch.tensor([[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]])
 TARGET = torch.tensor([2, 0])
 
 
-def test_nll_loss_is_torchs():
-    scores = F.log_softmax(OUTPUT, dim=1)
-    assert nll_loss(scores, TARGET) == F.nll_loss(scores, TARGET)
+def test_nll_loss_is_the_mean_negative_log_probability_of_the_targets():
+    probabilities = torch.tensor([[0.5, 0.5], [0.9, 0.1]])
+    loss = nll_loss(probabilities.log(), torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx(-(torch.tensor([0.5, 0.1]).log().mean().item()))
 
 
 def test_losses_are_named_weighted_and_built_from_nodes():
