@@ -31,8 +31,9 @@ REQUIRED = (
     *("train.py", "test.py", "setup.cfg", "docs/PROJECT_README.md"),
 )
 OPTIONAL = (
-    *("tests", ".github", ".ci/run", "docs/CONFIG.md", "Makefile", "LICENSE", "pyproject.toml"),
-    *("requirements.txt", "requirements-dev.txt", ".gitignore", ".pre-commit-config.yaml"),
+    *("make_data.py", "tests", ".github", ".ci/run", "docs/CONFIG.md", "Makefile", "LICENSE"),
+    *("pyproject.toml", "requirements.txt", "requirements-dev.txt", ".gitignore"),
+    ".pre-commit-config.yaml",
 )
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
 NOT_COPIED = {"tests/test_new_project.py"}
@@ -45,7 +46,8 @@ LONGEST_NAME = 64
 # What Python looks up by name to run the project, beside the standard library: its own modules,
 # its requirements, and what those import in turn.
 MODULES = """
-base configs data_loader docs logger model new_project saved setup test tests train trainer
+base configs data_loader docs logger make_data model new_project saved setup test tests train
+trainer
 hypothesis matplotlib numpy pandas pre_commit pydantic pytest pytest_cov pyyaml ruff safetensors
 scikit_learn sklearn tensorboard torch torchmetrics torchvision tqdm typer yaml
 _pytest absl annotated_types click contourpy coverage cycler dateutil filelock fsspec google grpc

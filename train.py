@@ -2,6 +2,7 @@
 
 python train.py -c digits.yaml
 python train.py -c digits.yaml --lr 0.01 trainer.epochs=5
+python train.py -c digits.yaml --folds 5
 python train.py -r saved/digits
 python train.py --list models
 """
@@ -40,15 +41,11 @@ def command(
         str | None, typer.Option("--run-id", help="Start the run of this name, or continue it.")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Short for optimizer.args.lr.")] = None,
-    bs: Annotated[
-        int | None, typer.Option("--bs", help="Short for data_loader.args.batch_size.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Report all mistakes, or try one batch; train nothing.")
-    ] = False,
-    list_names: Annotated[
-        bool, typer.Option("--list", help="Print what can be named: --list [SECTION]...")
-    ] = False,
+    bs: Annotated[int | None, typer.Option("--bs", help="Sets the loader's batch_size.")] = None,
+    folds: Annotated[int | None, typer.Option("--folds", help="Cross-validate on K folds.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Try one batch only.")] = False,
+    plot_lr: Annotated[bool, typer.Option("--plot-lr", help="Draw the learning rate.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="--list [SECTION]...")] = False,
     replay: Annotated[
         Path | None, typer.Option("--replay", help="Run the step again at which a run diverged.")
     ] = None,
@@ -62,16 +59,44 @@ def command(
     given = [f"{key}={value}" for key, value in short_forms.items() if value is not None]
     changes = [*(overrides or []), *given]
     with exit_on_user_error(debug=debug):
+        if folds is not None:
+            is_alone = not (resume or check or plot_lr or list_names or replay)
+            return cross_validate(config if is_alone else None, folds, run_id, changes)
         if list_names:
-            from trainer.listing import print_names
-
-            return print_names(changes)
+            return list_registered(changes)
         if replay is not None:
             return run_again(replay, changes)
         found, start = find_start(config, resume, run_id, changes)
         if check:
             return try_out(found)
+        if plot_lr:
+            return draw_lr(found)
         main(found, start)
+
+
+def cross_validate(
+    config: Path | None, num_folds: int, run_id: str | None, overrides: list[str]
+) -> None:
+    """Train a config with each fold of its data held back in turn."""
+    from trainer.folds import train_folds
+
+    train_folds(config, num_folds, run_id, overrides, train=main)
+
+
+def list_registered(sections: list[str]) -> None:
+    """Print what a config can name in some sections, or in all."""
+    from trainer.listing import print_names
+
+    print_names(sections)
+
+
+def draw_lr(config: "Config") -> None:
+    """Draw the learning rates of a run into a file here, and print its path."""
+    from logger import setup_logging
+    from trainer.lr_curve import plot_lr
+
+    setup_logging(None)
+    plot_lr(config)
 
 
 def try_out(config: "Config") -> None:

@@ -13,13 +13,16 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from base.errors import shown
+from base.expression import FormulaError, parse_expression
+from base.sample_order import SampleOrder
 
 UNIONS = (Union, UnionType)
-BUILT = (torch.nn.Module, torch.optim.Optimizer, LRScheduler, Dataset, Sampler)
+BUILT = (torch.nn.Module, torch.optim.Optimizer, LRScheduler, Dataset, SampleOrder)
 LISTS = (list, Sequence, Iterable, Collection)
+FORMULA = (Callable, ([int], float))  # origin and arguments: a function of an epoch or a step
 DTYPES = {name: dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 WORDS = {
     NoneType: ["null"], bool: ["true", "false"], int: ["a whole number"], float: ["a number"],
@@ -36,7 +39,8 @@ RANGES = {
 def read(value: Any, annotation: Any) -> Any:
     """Return a config's value as an annotation asks for it; what cannot be judged as it is.
 
-    A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats.
+    A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats, a
+    formula the function that it states.
 
     Raises:
         ValueError: it is of another type or out of range; the message says what is expected.
@@ -44,7 +48,11 @@ def read(value: Any, annotation: Any) -> Any:
     try:
         return TypeAdapter(_stated(annotation)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        expected = in_words(annotation, error.errors()[0])
+        problems = error.errors(include_url=False)
+        causes = (problem.get("ctx", {}).get("error") for problem in problems)
+        if said := [cause for cause in causes if isinstance(cause, FormulaError)]:
+            raise said[0] from None
+        expected = in_words(annotation, problems[0])
         raise ValueError(f"expected {expected}, found {shown(value)}") from None
     except (PydanticUserError, TypeError, NameError, AttributeError):
         return value  # a type that no config can state, or one that is not to be found
@@ -74,6 +82,8 @@ def _words(annotation: Any) -> list[str]:
         return [f"[{', '.join(map(in_words, arguments))}]"]
     if kind is tuple or kind in LISTS:
         return [f"[{in_words(arguments[0])}, ...]" if {*arguments} - {Any} else "a list"]
+    if (kind, arguments) == FORMULA:
+        return ["a formula such as '0.95 ** epoch'"]
     return WORDS.get(kind, ["{type: NAME}"])
 
 
@@ -84,6 +94,8 @@ def _stated(annotation: Any) -> Any:
         return int | float  # a whole number stays one
     if kind is torch.Tensor:
         return Annotated[int | float | list[Any], AfterValidator(_tensor)]
+    if (kind, arguments) == FORMULA:
+        return Annotated[str, AfterValidator(parse_expression)]
     if kind is torch.dtype:
         return Annotated[Literal[tuple(DTYPES)], AfterValidator(DTYPES.get)]
     if _is_enum(kind):

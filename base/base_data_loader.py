@@ -1,19 +1,20 @@
 """The contract of data loaders: an order fixed by (seed, epoch), found again at any batch."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from base import distributed
 from base.device import to_device
-from base.errors import DataError, UsageError
+from base.errors import DataError, UsageError, shown
+from base.sample_order import SampleOrder, numbered
 from base.sample_rng import mix
 from base.samples import BatchIndices, Samples
+from base.split import split
 from base.stop_signal import leave_signals_to_parent
 
 
@@ -21,17 +22,32 @@ class EpochBatchSampler(Sampler[BatchIndices]):
     """Batches of positions, numbered through all epochs, so that any is found without the others.
 
     Batch `g` is batch `g % len` of epoch `g // len`. The order of an epoch is a permutation seeded
-    by (seed, epoch). With several ranks a global batch of `batch_size * world_size` samples is cut
-    into even parts. A last one with fewer samples than ranks is left out of training, where every
-    rank must step; in evaluation only the ranks that have a part of it see it.
+    by (seed, epoch), or what a prepared `sampler` makes of that seed. With several ranks a global
+    batch of `batch_size * world_size` samples is cut into even parts. A last one with fewer samples
+    than ranks is left out of training, where every rank must step; in evaluation only the ranks
+    that have a part of it see it.
     """
 
-    def __init__(self, num_samples: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        num_samples: int,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        sampler: SampleOrder | None = None,
+    ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
+        if not isinstance(sampler, SampleOrder | None):
+            raise UsageError(
+                f"sampler is {shown(sampler)}, expected {{type: NAME}} or a SampleOrder; those of "
+                "torch cannot be resumed"
+            )
         self.num_samples = num_samples
         self.shuffle = shuffle
         self.seed = seed
+        self.sampler = sampler
         self.rank, self.world_size = distributed.rank(), distributed.world_size()
         self.global_batch_size = batch_size * self.world_size
         self.every_rank_steps = True
@@ -73,6 +89,8 @@ class EpochBatchSampler(Sampler[BatchIndices]):
         if not self.shuffle:
             return np.arange(self.num_samples)
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        if self.sampler is not None:
+            return numbered(self.sampler.positions(generator), self.num_samples)
         return torch.randperm(self.num_samples, generator=generator).numpy()
 
 
@@ -80,13 +98,15 @@ class BaseDataLoader(DataLoader):
     """Batches of a map-style dataset in an order that the run's seed fixes.
 
     `validation_split` is the share (a float, 0 to below 1) or number (an int) of samples that
-    `split_validation` holds back, chosen by the seed. `timeout` is in seconds and ends a run whose
+    `split_validation` holds back, or a fold of them ("2/5"), chosen by the seed. `sampler` draws
+    the others in another order than a plain shuffle. `timeout` is in seconds and ends a run whose
     worker hangs. The seed is torch's initial seed at construction, which a run sets before it
     builds anything.
 
     Raises:
         DataError: the dataset is empty or has no length, or the split leaves nothing.
-        UsageError: the batch size is below 1.
+        UsageError: the batch size is below 1, or `sampler` is no SampleOrder or lacks something of
+            the samples.
     """
 
     def __init__(
@@ -94,10 +114,11 @@ class BaseDataLoader(DataLoader):
         dataset: Dataset,
         batch_size: int = 1,
         shuffle: bool = True,
-        validation_split: float = 0.0,
+        validation_split: float | str = 0.0,
         num_workers: int = 0,
         collate_fn: Callable = default_collate,
         *,
+        sampler: SampleOrder | None = None,
         timeout: float = 0,
         prefetch_factor: int | None = None,
         indices: Tensor | None = None,
@@ -106,11 +127,14 @@ class BaseDataLoader(DataLoader):
         if indices is None:
             indices, self.valid_indices = split(dataset, validation_split, seed=seed)
         samples = Samples(dataset, indices, seed=seed, collate_fn=collate_fn)
+        batch_sampler = EpochBatchSampler(
+            len(samples), batch_size=batch_size, shuffle=shuffle, seed=seed, sampler=sampler
+        )
+        if sampler is not None and shuffle:
+            sampler.prepare(samples, batch_size=batch_sampler.global_batch_size)
         super().__init__(
             samples,
-            batch_sampler=EpochBatchSampler(
-                len(samples), batch_size=batch_size, shuffle=shuffle, seed=seed
-            ),
+            batch_sampler=batch_sampler,
             num_workers=num_workers,
             collate_fn=_as_it_is,
             timeout=timeout if num_workers else 0,
@@ -195,8 +219,12 @@ class BaseDataLoader(DataLoader):
 
         Raises:
             DataError: training data cannot be kept though it must, or a rank would get none.
+            UsageError: training data has a sampler and is not to be shuffled.
         """
         samples, reason = self.dataset, "as configured"
+        if training and self.batch_sampler.sampler and not self.batch_sampler.shuffle:
+            name = type(self.batch_sampler.sampler).__name__
+            raise UsageError(f"sampler {name} shuffles, but shuffle is false; remove one of them")
         self.batch_sampler.every_rank_steps = training
         if len(self) == 0 and training:
             world_size = self.batch_sampler.world_size
@@ -228,31 +256,3 @@ def worker_error(error: RuntimeError) -> DataError | None:
     Torch may raise it anywhere in the main thread, not only where a batch is asked for.
     """
     return DataError(str(error)) if str(error).startswith("DataLoader ") else None
-
-
-def split(dataset: Dataset, validation_split: float, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of training and of validation samples, (N,) int64 each.
-
-    Raises:
-        DataError: the dataset has no length, is empty, or the split leaves nothing to train on.
-    """
-    name = type(dataset).__name__
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise DataError(
-            f"{name} has no length and no index; a resumable order needs both: give it "
-            "__len__ and __getitem__, or write its samples to files first"
-        )
-    total = len(dataset)
-    if total == 0:
-        raise DataError(f"{name} has no samples")
-    is_share = isinstance(validation_split, float)
-    held_back = math.floor(total * validation_split) if is_share else validation_split
-    if not 0 <= held_back < total:
-        raise DataError(
-            f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
-            "train on, or is below 0"
-        )
-    if held_back == 0:
-        return torch.arange(total), torch.arange(0)
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(seed)))
-    return order[held_back:].sort().values, order[:held_back].sort().values

@@ -18,7 +18,6 @@ ARGUMENT_SECTIONS = {
     "transforms": TRANSFORMS,
     "target_transform": TRANSFORMS,
     "sampler": SAMPLERS,
-    "batch_sampler": SAMPLERS,
     "collate_fn": COLLATE_FNS,
 }
 LIBRARIES = ("torch.", "torchvision.", "torchmetrics.")

@@ -9,13 +9,14 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer
 from base.callback import Callback
 from base.discovery import own_things, source_file, written_names
 from base.errors import UserError, did_you_mean, shown
+from base.sample_order import SampleOrder
 
 Predicate = Callable[[Any], bool]
 
@@ -178,7 +179,7 @@ DATASETS = _of_classes("datasets", DATA, Dataset, "torchvision.datasets")
 DATA_LOADERS = _of_classes("data_loaders", DATA, BaseDataLoader)
 DATA_LOADERS.register()(BaseDataLoader)
 TRANSFORMS = Registry("transforms", DATA, namespaces={"torchvision.transforms.v2": _is_model})
-SAMPLERS = _of_classes("samplers", DATA, Sampler, "torch.utils.data")
+SAMPLERS = _of_classes("samplers", DATA, SampleOrder)  # torch's cannot be resumed
 COLLATE_FNS = Registry(
     "collate_fns",
     DATA,

@@ -1,7 +1,7 @@
 """What stands between a dataset and its loader: per-sample seeds, transforms, samples in memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, takewhile
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from base.sample_rng import MASK, next_keys, preserved_rng, sample_keys, seed_gl
 CHUNK = 128  # samples put into memory at once
 CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and on an accelerator
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
+AGAIN = 2**32  # is added to a position for each time that it came before in the epoch
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
 
 Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
@@ -29,7 +30,8 @@ Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B
 class BatchIndices(NamedTuple):
     """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch.
 
-    An array, since a tensor would go to a worker through shared memory, which takes much longer.
+    One asked for repeatedly has `AGAIN` added each time, so that each has draws of its own. An
+    array, since a tensor would go to a worker through shared memory, which takes much longer.
     """
 
     epoch: int
@@ -101,7 +103,8 @@ class Samples(Dataset):
         while group := list(islice(asked, 1)):
             num_more = CUT_BYTES[device.type != "cpu"] // (num_bytes * len(group[0].positions) + 1)
             group += islice(asked, num_more)
-            rows = torch.from_numpy(np.concatenate([batch.positions for batch in group]))
+            rows = np.concatenate([batch.positions for batch in group]) & (AGAIN - 1)
+            rows = torch.from_numpy(rows)
             rows, sizes = to_device(rows, device), [len(batch.positions) for batch in group]
             columns = [tensor.index_select(0, rows) for tensor in self.tensors]
             if self.pin_memory:
@@ -112,19 +115,25 @@ class Samples(Dataset):
 
     def _augmented(self, batch: Any, epoch: int, positions: np.ndarray) -> list[Any]:
         first, *others = _parts(batch)
-        keys = sample_keys(self.seed, epoch, self.indices[torch.from_numpy(positions)])
-        keys = to_device(keys, first.device)
+        keys = to_device(self._keys(epoch, positions), first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
             keys = next_keys(keys)  # equal draws would tie one transform to another
         return [first, *others]
 
+    def _keys(self, epoch: int, positions: np.ndarray) -> Tensor:
+        """Return the samples' keys (B,), another one each time that a position is asked for."""
+        rows = positions & (AGAIN - 1)
+        indices = self.indices.index_select(0, torch.from_numpy(rows))
+        return sample_keys(self.seed, epoch, indices.add_(torch.from_numpy(positions - rows)))
+
     def _read(
         self, positions: Tensor, transforms: Sequence[Callable], *, epoch: int
     ) -> Iterator[Any]:
         """Yield samples through transforms, the generators seeded for each if anything may draw."""
+        keys = self._keys(epoch, positions.numpy()).tolist()
+        positions = positions & (AGAIN - 1)
         indices = self.indices[positions]
-        keys = sample_keys(self.seed, epoch, indices).tolist()
         may_draw = not (
             self.collate_fn is default_collate
             and draws_nothing(self.dataset)
@@ -159,6 +168,37 @@ class Samples(Dataset):
                 raise
             name = type(self.dataset).__name__
             raise DataError(f"samples of {name} cannot be put into a batch: {error}") from error
+
+    # --- what samplers ask ----------------------------------------------------------------------
+
+    def numbers(self, attribute: str, take: Callable[[Any], Any]) -> Tensor:
+        """Return a whole number for each sample, (N,) int64.
+
+        They are the dataset's `attribute`, else what `take` finds in each sample as it is read.
+
+        Raises:
+            UsageError: some samples have none.
+            DataError: a sample cannot be read.
+        """
+        known = getattr(self.dataset, attribute, None)
+        if getattr(self.dataset, "target_transform", None) is not None:
+            known = None  # the attribute holds what the transform has not seen
+        values = self._taken(take) if known is None else known
+        with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
+            values = torch.as_tensor(values)
+            total = len(self) if known is None else len(self.dataset)
+            if values.shape == (total,) and bool((values == values.long()).all()):
+                return values.long() if known is None else values.long()[self.indices]
+        raise UsageError(
+            f"{type(self.dataset).__name__} has no {attribute} for the sampler, which needs a "
+            "whole number for each sample"
+        )
+
+    def _taken(self, take: Callable[[Any], Any]) -> list[Any]:
+        with _as_in_a_worker():
+            samples = self._read(torch.arange(len(self)), (), epoch=0)
+            bar = tqdm(samples, "reading data", len(self), leave=False, disable=None, delay=1)
+            return [take(sample) for sample in bar]
 
     # --- in memory ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+from collections import abc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -113,8 +114,10 @@ def _parameters(target: Any) -> list[inspect.Parameter]:
 def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
-    try:  # an annotation is source code of the project or a library, never of a config
-        return eval(annotation, names)
+    # An annotation is source code of the project or a library, never of a config. Torch imports
+    # what it takes from collections.abc for type checkers only.
+    try:
+        return eval(annotation, vars(abc) | names)
     except (NameError, TypeError, AttributeError, SyntaxError):
         return inspect.Parameter.empty
 

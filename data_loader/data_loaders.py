@@ -13,7 +13,7 @@ class MnistDataLoader(BaseDataLoader):
         data_dir: str,
         batch_size: int,
         shuffle: bool = True,
-        validation_split: float = 0.0,
+        validation_split: float | str = 0.0,
         num_workers: int = 1,
         training: bool = True,
     ) -> None:

@@ -1,4 +1,4 @@
-"""Figures as PNG files: curves, confusion matrix, image sheet. Needs matplotlib, never pyplot."""
+"""Figures as PNG files: curves, rates, confusion matrix, images. Needs matplotlib, not pyplot."""
 
 import io
 import math
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TRAIN, VALID = "#2f6fb0", "#e0742b"  # told apart with any colour vision, and in grey
 INK, FAINT = "#333333", "#dddddd"
+GROUPS = (TRAIN, VALID, "#6a4c93", "#2a9d6f", INK)
 BEST = {"color": INK, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.8}
 DPI = 140  # a matrix of 1000 classes gets more than a pixel each
 NOT_CURVES = ("epoch", "step", "seconds", "samples_per_second")
@@ -100,6 +101,47 @@ def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str)
     axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     axes.grid(color=FAINT, linewidth=0.7)
     _lighten(axes)
+
+
+def plot_learning_rates(
+    steps: Sequence[int],
+    rates: Mapping[str, Sequence[float]],
+    path: Path,
+    *,
+    title: str,
+    steps_per_epoch: int,
+) -> None:
+    """Draw the rate of each parameter group from each step on, up to the last; mark the epochs.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    num_epochs = steps[-1] / steps_per_epoch
+    style = "steps-post" if len(steps) <= num_epochs + 1 else "default"
+    for number, (name, values) in enumerate(rates.items()):
+        colour = GROUPS[number % len(GROUPS)]
+        axes.plot(steps, values, color=colour, linewidth=1.8, drawstyle=style, label=name)
+    ticks = MaxNLocator(nbins=10, integer=True).tick_values(0, num_epochs)
+    marked = [epoch for epoch in ticks if 0 <= epoch <= num_epochs]
+    for epoch in marked:
+        axes.axvline(epoch * steps_per_epoch, color=FAINT, linewidth=0.7, zorder=0)
+    epochs = axes.secondary_xaxis(
+        "top", functions=(lambda x: x / steps_per_epoch, lambda x: x * steps_per_epoch)
+    )
+    epochs.set_xticks(marked)
+    for axis, unit in ((axes, "step"), (epochs, "epoch")):
+        axis.set_xlabel(unit, color=INK)
+        _lighten(axis)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=FAINT, linewidth=0.7)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
+    if len(rates) > 1:
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    _save(figure, path)
 
 
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> None:

@@ -1,17 +1,22 @@
 """Losses: every public function (output, target) and class here can be named in a config."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from base.device import map_tensors
 from base.errors import UsageError
 
 
-def nll_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return the mean negative log-likelihood of log-probabilities (B, K), targets (B,)."""
-    return F.nll_loss(output, target)
+def nll_loss(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the mean negative log-likelihood of log-probabilities (B, K), targets (B,).
+
+    `weight` (K,) is how much each class counts.
+    """
+    return F.nll_loss(output, target, weight)
 
 
 class WeightedSum(nn.Module):
@@ -32,6 +37,16 @@ class WeightedSum(nn.Module):
             {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
         )
         self.weights = {name: weights.get(name, 1.0) for name in losses}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightedSum":
+        """Move also what functions among the losses are bound with, such as class weights."""
+        self.losses = {
+            name: partial(loss.func, **map_tensors(fn, loss.keywords))
+            if isinstance(loss, partial)
+            else loss
+            for name, loss in self.losses.items()
+        }
+        return super()._apply(fn, recurse)
 
     def forward(self, output: Any, target: Any) -> dict[str, Tensor]:
         """Return the weighted losses by name."""

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "logger": {"base"},
     "trainer": {"base", "model", "data_loader", "logger"},
 }
-SCRIPTS = ("train.py", "test.py", "new_project.py")
+SCRIPTS = ("train.py", "test.py", "new_project.py", "make_data.py")
 PROJECT = {*MAY_IMPORT, *(Path(script).stem for script in SCRIPTS)}
 NO_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "misc"}
 

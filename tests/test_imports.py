@@ -35,6 +35,7 @@ def test_help_imports_none_of_them_and_no_torch(imported):
     assert imported("--help") == (0, set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake", ["optimizer.args.lr=x", "model.type=ConfNet", "metrics=[acuracy]", "loss=mse_los"]
 )
@@ -42,6 +43,7 @@ def test_a_report_on_names_of_the_project_and_torch_imports_torch_alone(imported
     assert imported(*DIGITS, mistake) == (2, {"torch"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "library"),
     [
@@ -57,6 +59,7 @@ def test_a_library_is_imported_once_a_name_of_it_is_there(imported, named, libra
     assert library in names
 
 
+@pytest.mark.slow
 def test_a_try_needs_the_data_and_neither_torchvision_nor_charts(imported):
     code, names = imported(*DIGITS)
     assert code == 0

@@ -68,16 +68,21 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
 def build_loader(
     config: Config, dataset: DatasetConfig | None, path: str, **changes: Any
 ) -> BaseDataLoader:
-    """Build the configured loader over a dataset, with some of its args changed."""
+    """Build the configured loader over a dataset, with some of its args changed.
+
+    Raises:
+        DataError: the data is missing or damaged.
+    """
     runtime = {}
-    if dataset is not None:
-        runtime["dataset"] = build_part(config, path, dataset, DATASETS)
     node = config.data_loader
     if changes:
         loader = loader_parameters(config)
         changed = {key: value for key, value in changes.items() if key in loader.by_name}
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
-    return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
+    with _data_errors():
+        if dataset is not None:
+            runtime["dataset"] = build_part(config, path, dataset, DATASETS)
+        return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 
 def train_transform(config: Config) -> list[Callable]:

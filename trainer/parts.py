@@ -2,9 +2,10 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from base import BaseDataLoader, Callback
-from base.build import build
+from base.build import build, split_node
 from base.checkpoint import read_checkpoint
 from base.config import Config, ModelConfig, NodeConfig, ParamGroup
 from base.device import to_device
@@ -27,6 +28,8 @@ from base.registry import (
     OPTIMIZERS,
     Registry,
 )  # fmt: skip
+from base.signature import FALLBACKS, Parameters
+from trainer.config_change import LENGTHS
 from trainer.trainer import count_batches
 
 log = logging.getLogger("train")
@@ -234,9 +237,26 @@ def build_lr_scheduler(
     length = config.trainer.epochs * (steps if section.interval == "step" else 1)
     runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
     runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+    node = section.model_copy(update=_with_lengths(section.node(), length))
     if section.type == "ReduceLROnPlateau":
         runtime["mode"] = config.trainer.monitor.split()[0]
-    return build_part(config, "lr_scheduler", section, LR_SCHEDULERS, **runtime)
+    return build_part(config, "lr_scheduler", node, LR_SCHEDULERS, **runtime)
+
+
+def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Return a scheduler's node with its length: the run's, or that of its part of a sequence."""
+    name, args = split_node(node)
+    parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
+    if parameters.takes_more:  # one of the project's own, whose args need not have names
+        return {"type": name, "args": args}
+    args = parameters.fill(parameters.named(args), dict.fromkeys(LENGTHS, length))
+    if name in ("SequentialLR", "ChainedScheduler"):
+        ends = [*args.get("milestones", ()), length]
+        lengths = [max(end - start, 1) for start, end in pairwise([0, *ends])]
+        if len(lengths) != len(args["schedulers"]):  # the parts of a chain all go all the way
+            lengths = [length] * len(args["schedulers"])
+        args["schedulers"] = list(map(_with_lengths, args["schedulers"], lengths))
+    return {"type": name, "args": args}
 
 
 def build_callbacks(config: Config) -> list[Callback]:

@@ -11,12 +11,14 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, SequentialSampler, TensorDataset
 from torchvision.transforms import v2
 
 from base import BaseDataLoader
 from base.base_data_loader import EpochBatchSampler
 from base.errors import DataError, UsageError
+from base.sample_order import SampleOrder
+from base.samples import AGAIN
 
 CPU = torch.device("cpu")
 
@@ -167,6 +169,52 @@ def test_fewer_samples_than_ranks_cannot_be_trained_on(monkeypatch):
         prepare(loader)
     prepare(loader, training=False)
     assert indices(loader) == [[1]] or indices(loader) == [[0]]
+
+
+# --- samplers -------------------------------------------------------------------------------------
+
+
+class Fixed(SampleOrder):
+    """Always the same order."""
+
+    def __init__(self, *order: int) -> None:
+        self.order = torch.tensor(order, dtype=torch.int32)
+
+    def positions(self, generator: torch.Generator) -> torch.Tensor:
+        return self.order
+
+
+def test_a_sampler_sets_the_order_of_training_and_not_of_validation():
+    loader = make(6, sampler=Fixed(3, 0, 1, 2), validation_split=2, batch_size=3)
+    indices_in_order = loader.dataset.indices[[3, 0, 1, 2]].tolist()
+    assert flat(indices(loader)) == indices_in_order
+    assert flat(indices(loader.split_validation())) == loader.valid_indices.tolist()
+
+
+def test_a_position_that_comes_again_has_another_number():
+    loader = make(5, sampler=Fixed(4, 1, 4, 4, 1), batch_size=5)
+    (batch,) = loader.batch_sampler
+    assert (batch.positions - [4, 1, 4, 4, 1]).tolist() == [0, 0, AGAIN, 2 * AGAIN, AGAIN]
+    assert indices(loader.batches(0, 2)) == [[4, 1, 4, 4, 1]] * 2
+    prepare(loader, [noise])
+    inputs, _ = next(iter(loader))
+    assert len(inputs[:, 1:].unique()) == 15  # noise of its own each time
+
+
+@pytest.mark.parametrize(
+    ("order", "found"),
+    [((0, 1), r"\(2,\) from 0 to 1"), ((0, 1, 3), "0 to 3"), ((0, 1, -1), "-1 to 1")],
+)
+def test_positions_that_do_not_fit_are_refused(order, found):
+    with pytest.raises(UsageError, match=f"gave positions .*{found}, expected 3 from 0 to 2"):
+        list(make(3, sampler=Fixed(*order)))
+
+
+@pytest.mark.parametrize("sampler", ["Fixed", SequentialSampler([1])])
+def test_what_is_no_sample_order_is_refused_as_a_sampler(sampler):
+    message = "sampler is .*, expected {type: NAME} or a SampleOrder; those of torch cannot be"
+    with pytest.raises(UsageError, match=message):
+        make(sampler=sampler)
 
 
 # --- the split ------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The losses."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,3 +56,10 @@ def test_what_a_loss_learns_is_the_sums():
 def test_a_weight_of_no_loss_is_told():
     with pytest.raises(UsageError, match="a weight for 'ce', which is no loss of it"):
         WeightedSum({"plain": F.cross_entropy}, {"ce": 1.0})
+
+
+def test_class_weights_move_to_the_device_with_the_sum():
+    weighted = partial(F.cross_entropy, weight=torch.ones(3))
+    loss = WeightedSum({"weighted": weighted, "plain": F.cross_entropy}).to("meta")
+    assert loss.losses["weighted"].keywords["weight"].device.type == "meta"
+    assert loss.losses["plain"] is F.cross_entropy

@@ -10,7 +10,7 @@ from base.registry import DATASETS, MODELS
 
 
 @DATASETS.register()
-class Line(TensorDataset):
+class StraightLine(TensorDataset):
     """Points (1,) and what y = 2 x + 1 gives for them (1,)."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Branches(nn.Module):
 def line(model) -> dict:
     return {
         "name": "models",
-        "dataset": "Line",
+        "dataset": "StraightLine",
         "data_loader": {"args": {"batch_size": 16}},
         "model": model,
         "loss": "mse_loss",

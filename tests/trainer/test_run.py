@@ -251,6 +251,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_with_one_warnin
     newest.write_bytes(content)
     logging.getLogger("train").addHandler(caplog.handler)
     code, _, _ = command("-r", run)
+    logging.getLogger("train").removeHandler(caplog.handler)
     assert code == 0
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1

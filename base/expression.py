@@ -1,0 +1,99 @@
+"""A formula of `epoch` in a config, such as "0.95 ** epoch": read node by node, never `eval`ed."""
+
+import ast
+import math
+import operator
+from collections.abc import Callable
+
+from base.errors import UsageError, shown
+
+Function = Callable[[float], float]
+
+LONGEST = 200  # characters
+FUNCTIONS = {"min": min, "max": max} | {
+    function.__name__: function for function in (math.sqrt, math.exp, math.log, math.cos, math.sin)
+}
+OPERATORS = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
+    ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Pow: math.pow,
+    ast.UAdd: operator.pos, ast.USub: operator.neg,
+    ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge,
+    ast.Eq: operator.eq, ast.NotEq: operator.ne,
+}  # fmt: skip
+ALLOWED = f"numbers, epoch, pi, + - * / // % **, < <= > >= == !=, if else, {', '.join(FUNCTIONS)}"
+
+
+class FormulaError(ValueError):
+    """A text that is no formula; the message says what stands where, and what was expected."""
+
+
+def parse_expression(text: str) -> Function:
+    """Return the function of `epoch` that a text states.
+
+    All numbers are floats, none of which takes long to compute. It is a plain function, of which
+    torch saves nothing with a scheduler's state. Where it has no finite value it raises UsageError.
+
+    Raises:
+        FormulaError: the text is no such formula, or too long.
+    """
+    text = " ".join(text.split())
+    if len(text) > LONGEST:
+        raise FormulaError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
+    if "#" in text:  # with its lines joined, a comment would swallow all after it
+        raise _refusal(text, text.index("#"))
+    try:
+        tree = ast.parse(text, mode="eval")
+    except SyntaxError as error:
+        raise _refusal(text, max(error.offset or 1, 1) - 1) from None
+    except (ValueError, RecursionError, MemoryError):  # a null byte, or nested too deep
+        raise _refusal(text, 0) from None
+    compute = _compiled(tree.body, text)
+
+    def evaluate(epoch: float) -> float:
+        try:
+            value = float(compute(float(epoch)))
+        except (ArithmeticError, ValueError) as error:
+            raise UsageError(f"{text!r} has no value at epoch {epoch}: {error}") from error
+        if not math.isfinite(value):
+            raise UsageError(f"{text!r} is {value} at epoch {epoch}, expected a finite number")
+        return value
+
+    return evaluate
+
+
+def _refusal(text: str, start: int, stop: int | None = None) -> FormulaError:
+    found = shown(text[start:stop]) if text[start:stop] else "its end"
+    return FormulaError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
+
+
+def _compiled(node: ast.expr, text: str) -> Function:
+    """Return what a node of a formula computes.
+
+    Raises:
+        FormulaError: it is none of the few kinds that a formula is made of.
+    """
+    match node:
+        case ast.Constant(value=value) if type(value) in (int, float):
+            return lambda epoch: float(value)
+        case ast.Name(id="epoch"):
+            return lambda epoch: epoch
+        case ast.Name(id="pi"):
+            return lambda epoch: math.pi
+        case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
+            return _applied(OPERATORS[type(op)], [operand], text)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+            return _applied(OPERATORS[type(op)], [left, right], text)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
+            return _applied(OPERATORS[type(op)], [left, right], text)
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            is_met, yes, no = (_compiled(part, text) for part in (test, body, orelse))
+            return lambda epoch: yes(epoch) if is_met(epoch) else no(epoch)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
+            if args and (len(args) > 1) == (name in ("min", "max")):
+                return _applied(FUNCTIONS[name], args, text)
+    raise _refusal(text, node.col_offset, node.end_col_offset)
+
+
+def _applied(function: Callable[..., float], operands: list[ast.expr], text: str) -> Function:
+    parts = [_compiled(operand, text) for operand in operands]
+    return lambda epoch: function(*(part(epoch) for part in parts))

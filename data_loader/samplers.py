@@ -1,0 +1,71 @@
+"""Samplers: the orders in which training samples can be drawn besides a plain shuffle."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from base.errors import UsageError
+from base.sample_order import SampleOrder
+from base.samples import Samples
+
+
+class WeightedByClass(SampleOrder):
+    """Draws with replacement, each class as often as any other, however rare its samples are.
+
+    A sample's class is a whole number: its entry in the dataset's `targets`, else the second part
+    of the sample, which is read once for it.
+    """
+
+    def prepare(self, samples: Samples, *, batch_size: int) -> None:
+        targets = samples.numbers("targets", _second)
+        self.by_class = targets.argsort(stable=True)  # (N,) positions
+        self.counts = targets.unique(return_counts=True)[1]  # (classes,)
+        self.first = self.counts.cumsum(0) - self.counts  # of each class in `by_class`
+
+    def positions(self, generator: torch.Generator) -> Tensor:
+        num_samples = len(self.by_class)
+        classes = torch.randint(len(self.counts), (num_samples,), generator=generator)
+        share = torch.rand(num_samples, dtype=torch.float64, generator=generator)
+        return self.by_class[self.first[classes] + (share * self.counts[classes]).long()]
+
+
+class LengthBuckets(SampleOrder):
+    """Batches of samples about as long as one another, so that little of a batch is padding.
+
+    Shuffled samples are sorted by length within pools of `pool` batches, and the batches shuffled;
+    a shorter one stays last. A sample's length is its entry in the dataset's `lengths`, else the
+    `len` of its first part, which is read once for it.
+
+    Raises:
+        UsageError: `pool` is below 1.
+    """
+
+    def __init__(self, pool: int = 100) -> None:
+        if pool < 1:
+            raise UsageError(f"pool is {pool} batches, expected 1 or more")
+        self.pool = pool
+
+    def prepare(self, samples: Samples, *, batch_size: int) -> None:
+        self.lengths = samples.numbers("lengths", _length)
+        self.batch_size = batch_size
+
+    def positions(self, generator: torch.Generator) -> Tensor:
+        order = torch.randperm(len(self.lengths), generator=generator)
+        pools = order.split(self.pool * self.batch_size)
+        order = torch.cat([pool[self.lengths[pool].argsort(stable=True)] for pool in pools])
+        batches = order.split(self.batch_size)
+        shuffled = torch.randperm(len(order) // self.batch_size, generator=generator).tolist()
+        return torch.cat([*(batches[number] for number in shuffled), *batches[len(shuffled) :]])
+
+
+def _second(sample: Any) -> Any:
+    return sample[1] if isinstance(sample, (tuple, list)) and len(sample) > 1 else None
+
+
+def _length(sample: Any) -> int | None:
+    first = sample[0] if isinstance(sample, (tuple, list)) and sample else sample
+    try:
+        return len(first)
+    except TypeError:  # a number, or an image that is not decoded
+        return None

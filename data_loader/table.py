@@ -1,0 +1,163 @@
+"""Tables: the rows of a CSV or Parquet file as samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from base.errors import DataError, UsageError, did_you_mean
+from base.split import split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class TableDataset(TensorDataset):
+    """Rows of a table as (inputs (F,) float32, target): a class (int64), or a number (1,) float32.
+
+    Inputs are the columns `features`, by default all but `target`, each of mean 0 and deviation 1
+    over the training rows; one that is constant there is 0. The training rows are those that the
+    loader does not hold back. Data for testing names the training's file as `train_path`, and as
+    `validation_split` what the loader holds back of that, so that the run's seed finds the same.
+
+    With `task` "auto" text, true or false and whole numbers are classes, `classes` being the
+    sorted values of the training's file; other numbers are for regression, and stay as they are.
+
+    In errors rows are numbered as a spreadsheet does it: the header of a CSV is row 1.
+
+    Raises:
+        DataError: a file cannot be read, has no such column, or a value is missing or of no use.
+        UsageError: there is a `validation_split` and no `train_path`.
+    """
+
+    deterministic = True
+
+    def __init__(
+        self,
+        path: str,
+        target: str,
+        features: list[str] | None = None,
+        train_path: str | None = None,
+        validation_split: float | str = 0.0,
+        task: Literal["auto", "classification", "regression"] = "auto",
+    ) -> None:
+        if validation_split and train_path is None:
+            raise UsageError("a table's own validation_split goes with a train_path")
+        table = read_table(Path(path))
+        train = table if train_path is None else read_table(Path(train_path))
+        found = column(train, target)
+        others = [name for name in train.columns if name != target]
+        self.features = others if features is None else features
+        if not self.features or target in self.features:
+            raise DataError(f"{path}: expected features beside the target, found {self.features}")
+        is_regression = task == "regression" or (task == "auto" and found.dtype.kind == "f")
+        values = [] if is_regression else sorted(found.dropna().unique().tolist())
+        self.classes = [str(value) for value in values]
+        self.targets = (
+            torch.from_numpy(numbers(table, [target])).float()
+            if is_regression
+            else class_numbers(table, target, values)
+        )
+        self._is_training = train is table
+        self._raw = numbers(table, self.features)  # (N, F) float64
+        rows = self._raw
+        if train is not table:
+            seed = torch.initial_seed() % 2**63
+            indices, _ = split(range(len(train)), validation_split, seed=seed)
+            rows = numbers(train, self.features)[indices.numpy()]
+        super().__init__(self._standardised(rows), self.targets)
+
+    def fit_to(self, indices: Tensor) -> None:
+        """Take the training rows (M,) among these, as the loader chose them, for the statistics."""
+        if self._is_training:
+            self.tensors = (self._standardised(self._raw[indices.numpy()]), self.targets)
+
+    def _standardised(self, rows: np.ndarray) -> Tensor:
+        is_constant = rows.max(axis=0) == rows.min(axis=0)  # whose std need not be 0 exactly
+        scale = np.where(is_constant, np.inf, rows.std(axis=0))
+        return torch.from_numpy((self._raw - rows.mean(axis=0)) / scale).float()
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """Read a CSV, or a Parquet file, which needs pyarrow; its errors name `path` and the row.
+
+    Raises:
+        DataError: it cannot be read, or has no rows.
+    """
+    import pandas as pd
+
+    is_parquet = path.suffix in (".parquet", ".pq")
+    try:
+        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, low_memory=False)
+    except FileNotFoundError:
+        hint = "the example data is written by: python make_data.py table"
+        raise DataError(f"{path}: no such file; {hint}") from None
+    except (OSError, ValueError, ImportError) as error:
+        cause = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read: {cause}") from error
+    if table.empty:
+        raise DataError(f"{path}: has no rows")
+    first = 1 if is_parquet else 2
+    table.index = pd.RangeIndex(first, first + len(table))
+    table.attrs["path"] = str(path)
+    return table
+
+
+def column(table: "pd.DataFrame", name: str) -> "pd.Series":
+    """Return a column.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in table.columns:
+        known = [str(other) for other in table.columns]
+        hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+        raise DataError(f"{table.attrs['path']}: no column {name!r}{hint}")
+    return table[name]
+
+
+def numbers(table: "pd.DataFrame", names: list[str]) -> np.ndarray:
+    """Return columns of numbers, (N, F) float64.
+
+    Raises:
+        DataError: a value is missing, infinite, or none.
+    """
+    import pandas as pd
+
+    found = np.empty((len(table), len(names)))
+    for place, name in enumerate(names):
+        values = column(table, name)
+        found[:, place] = pd.to_numeric(values, errors="coerce")
+        is_wrong = ~np.isfinite(found[:, place])
+        if is_wrong.any():
+            raise _wrong(values, is_wrong, table, "a number")
+    return found
+
+
+def class_numbers(table: "pd.DataFrame", name: str, classes: list) -> Tensor:
+    """Return the targets (N,) int64 as places among the classes.
+
+    Raises:
+        DataError: a value is missing, or none of the classes.
+    """
+    import pandas as pd
+
+    values = column(table, name)
+    found = pd.Index(classes).get_indexer(values)
+    if (found < 0).any():
+        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        raise _wrong(values, found < 0, table, f"one of the classes {known}")
+    return torch.from_numpy(found).long()
+
+
+def _wrong(
+    values: "pd.Series", is_wrong: np.ndarray, table: "pd.DataFrame", expected: str
+) -> DataError:
+    place = is_wrong.argmax()
+    [value] = values.iloc[[place]].tolist()  # as a plain number or text
+    found = "none" if values.isna().iloc[place] else repr(value)
+    where = f"{table.attrs['path']}: row {values.index[place]}, column {values.name!r}"
+    return DataError(f"{where}: expected {expected}, found {found}")
