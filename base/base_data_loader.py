@@ -1,5 +1,7 @@
 """The contract of data loaders: an order fixed by (seed, epoch), found again at any batch."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -171,6 +173,7 @@ class BaseDataLoader(DataLoader):
         except (ConnectionError, FileNotFoundError, EOFError) as error:
             if not self.num_workers:
                 raise
+            _let_workers_end()
             raise DataError(f"a DataLoader worker died: {error!r}") from error
 
     def batches(self, start: int, count: int) -> Iterator[Any]:
@@ -255,4 +258,13 @@ def worker_error(error: RuntimeError) -> DataError | None:
 
     Torch may raise it anywhere in the main thread, not only where a batch is asked for.
     """
-    return DataError(str(error)) if str(error).startswith("DataLoader ") else None
+    if not str(error).startswith("DataLoader "):
+        return None
+    _let_workers_end()
+    return DataError(str(error))
+
+
+def _let_workers_end() -> None:
+    """Take torch's handler away, which raises in whatever runs just then when a worker ends."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

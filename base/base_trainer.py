@@ -67,7 +67,7 @@ class BaseTrainer(ABC):
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=PRECISIONS[self.settings.precision] is torch.float16
         )
-        self.guard = FiniteGuard(optimizer, device=device, scaled=self.scaler.is_enabled())
+        self.guard = self._make_guard()
         self.ema = self._average(self.settings.ema_decay)
         self.epoch = self.step = self.batch = 0
         self.seconds = 0.0  # of training in this epoch
@@ -161,10 +161,7 @@ class BaseTrainer(ABC):
         Raises:
             DivergedError: the model is not finite; nothing was written.
         """
-        epoch = self.epoch + (self.batch > 0)  # the one that trained last
-        self.guard.read(epoch=epoch)
-        check_model_finite(self.network, epoch=epoch, step=self.step)
-        state = self.state_dict()
+        state = self._finite_state()
         self.logger.flush()
         if self.checkpoints is None:
             return
@@ -173,13 +170,23 @@ class BaseTrainer(ABC):
         elif self.batch == 0:
             self.checkpoints.save(state, epoch=self.epoch, best=best)
         else:
-            self.checkpoints.save(state, epoch=epoch, step=self.step)
+            self.checkpoints.save(state, epoch=self.epoch + 1, step=self.step)
 
     def save_best(self, column: str) -> None:
-        """Write the state of a finished epoch as the best by a column; every rank takes part."""
-        state = self.state_dict()
+        """Write the state of a finished epoch as the best by a column; every rank takes part.
+
+        Raises:
+            DivergedError: the model is not finite; nothing was written.
+        """
+        state = self._finite_state()
         if self.checkpoints is not None:
             self.checkpoints.save_best(state, column)
+
+    def _finite_state(self) -> dict[str, Any]:
+        epoch = self.epoch + (self.batch > 0)  # the one that trained last
+        self.guard.read(epoch=epoch)
+        check_model_finite(self.network, epoch=epoch, step=self.step)
+        return self.state_dict()
 
     def stop(self, signum: int) -> StoppedError:
         """Save the state and return the error that ends the run after a signal."""
@@ -224,6 +231,7 @@ class BaseTrainer(ABC):
         state = copy.deepcopy(dict(state))  # some schedulers change what they are given
         self.load_model(state)
         load_parts(self._other_parts(), state)
+        self.guard = self._make_guard()  # the state says whether the optimizer is fused
         load_parts({name: getattr(self, name) for name in self.stateful}, state["stateful"])
         load_parts(_numbered(self.callbacks), _numbered(state["callbacks"]))
         self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
@@ -253,6 +261,9 @@ class BaseTrainer(ABC):
             "scaler": self.scaler,
             "monitor": self.monitor,
         }
+
+    def _make_guard(self) -> FiniteGuard:
+        return FiniteGuard(self.optimizer, device=self.device, at_once=self.scaler.is_enabled())
 
     # --- what the settings make of the model ----------------------------------------------------
 

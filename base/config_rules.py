@@ -13,6 +13,7 @@ from base.device import select_device
 from base.errors import UsageError, did_you_mean, shown
 from base.known_data import DETERMINISTIC
 from base.registry import DATA_LOADERS, LOSSES, TRANSFORMS
+from base.registry import DATASETS as DATASET_CLASSES
 from base.signature import Finding, KeyPath, Parameters, items
 
 Rule = Callable[[Config], Iterator[Finding]]
@@ -119,6 +120,24 @@ def _may_draw(node: Mapping[str, Any]) -> Iterator[str]:
         yield from _may_draw(child)
 
 
+@rule("data_loader", *DATASETS)
+def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[Finding]:
+    """A dataset names in `learns_from` the argument that tells it the file to be scaled by."""
+    loader = loader_parameters(config)
+    held_back = loader.named(config.data_loader.args).get("validation_split")
+    for key in ("valid_dataset", "test_dataset"):
+        section = getattr(config, key)
+        if section is None or not isinstance(section.args, dict):
+            continue
+        argument = getattr(DATASET_CLASSES.find(section.type), "learns_from", None)
+        if argument is not None and argument not in section.args:
+            yield (key, "args"), f"needs {argument!r}: the training's file, to be read as it is"
+        own = section.args.get("validation_split", held_back)
+        if argument is not None and own != held_back and key == "test_dataset":
+            message = f"expected {held_back!r} as data_loader.args has it, found {own!r}"
+            yield (key, "args", "validation_split"), message
+
+
 @rule(*DATASETS)
 def _whole_batches_come_last(config: Config) -> Iterator[Finding]:
     """A transform with `takes_keys` gets a batch of what the others made of single samples."""
@@ -162,19 +181,34 @@ def _columns_differ(config: Config) -> Iterator[Finding]:
         taken.update(columns)
 
 
-@rule("metrics", "trainer", "data_loader", "valid_dataset")
+@rule("metrics", "trainer", "data_loader", "valid_dataset", "loss", "callbacks")
 def _monitor_is_logged(config: Config) -> Iterator[Finding]:
-    if config.trainer.monitor == "off" or config.trainer.type != "Trainer":
+    if config.trainer.type != "Trainer":
         return
-    names = ["loss", *(metric.column for metric in config.metrics)]
+    losses = config.loss.args.get("losses") if isinstance(config.loss.args, dict) else None
+    parts = losses if config.loss.type == "WeightedSum" and isinstance(losses, dict) else ()
+    names = ["loss", *parts, *(metric.column for metric in config.metrics)]
     of_validation = [f"val_{name}" for name in names]
     columns = {*RESERVED_COLUMNS, *names, *(of_validation if _has_validation(config) else ())}
-    column = config.trainer.monitor.split()[1]
-    if column not in columns:
-        hint = did_you_mean(column, columns)
-        if column in of_validation:
-            hint = " (there is no validation data: set data_loader.args.validation_split)"
-        yield ("trainer", "monitor"), f"nothing logs a column {shown(column)}{hint}"
+    for path, column in _watched(config):
+        if column not in columns:
+            hint = did_you_mean(column, columns)
+            if column in of_validation:
+                hint = " (there is no validation data: set data_loader.args.validation_split)"
+            yield path, f"nothing logs a column {shown(column)}{hint}"
+
+
+def _watched(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the columns that the trainer and its callbacks follow, each with its place."""
+    monitors: list[tuple[KeyPath, Any]] = [(("trainer", "monitor"), config.trainer.monitor)]
+    for number, callback in enumerate(config.callbacks):
+        if callback.type == "SaveBest" and isinstance(callback.args, dict):
+            path = ("callbacks", number, "args", "monitor")
+            monitors.append((path, callback.args.get("monitor")))
+    for path, monitor in monitors:
+        mode, _, column = str(monitor).partition(" ")
+        if mode in ("min", "max"):
+            yield path, column
 
 
 @rule("trainer")

@@ -14,14 +14,14 @@ class FiniteGuard:
     On the CPU a look is free, so a bad loss raises at once. On an accelerator it would wait for the
     device; there a flag on the device remembers the first bad step, and a fused optimizer that gets
     it as `found_inf` leaves the weights as they were. `read` raises when the flag is set. Where the
-    optimizer is not fused, or a gradient scaler owns `found_inf`, every loss is waited for.
+    optimizer is not fused, or `at_once` is asked for, every loss is waited for.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, *, device: torch.device, scaled: bool
+        self, optimizer: torch.optim.Optimizer, *, device: torch.device, at_once: bool
     ) -> None:
         fused = all(group.get("fused") for group in optimizer.param_groups)
-        self.is_deferred = device.type != "cpu" and fused and not scaled
+        self.is_deferred = device.type != "cpu" and fused and not at_once
         if self.is_deferred:
             self.found_inf = torch.zeros((), device=device)
             self.bad_step = torch.zeros((), device=device)
@@ -33,7 +33,7 @@ class FiniteGuard:
         Raises:
             DivergedError: it is not finite and looking was free.
         """
-        if self.is_deferred:
+        if self.is_deferred and isinstance(loss, Tensor):
             self.bad_step = torch.where(self.found_inf > 0, self.bad_step, step)
             is_bad = (loss * 0).ne(0)  # NaN is not 0; two kernels, isfinite takes more
             torch.logical_or(self.found_inf, is_bad, out=self.found_inf)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from base import distributed
-from base.device import map_tensors, to_device
+from base.device import to_device
 from base.errors import UsageError
 
 Metric = Callable[[Any, Any], Any]
@@ -88,14 +88,15 @@ class MetricTracker:
         self.counts[column] = self.counts.get(column, 0) + count
 
     def update(self, output: Any, target: Any, count: int) -> None:
-        """Give a batch's output, which is detached, and its target to every metric."""
+        """Give a batch's output and target to every metric."""
         if not self.is_open:
             return
-        output = map_tensors(Tensor.detach, output)
-        for column, function in self.functions.items():
-            self.add(column, function(output, target), count)
-        for metric in self.objects.values():
-            metric.update(output, target)
+        if self.functions or self.objects:
+            with torch.no_grad():
+                for column, function in self.functions.items():
+                    self.add(column, function(output, target), count)
+                for metric in self.objects.values():
+                    metric.update(output, target)
         if self.per_sample:
             self._join(output, target, count)
 
@@ -104,7 +105,8 @@ class MetricTracker:
         if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
             self._measure(output, target, count)
             return
-        self.joined.append((output, target))
+        # copies: what they are cut from is not kept, and may change until they are measured
+        self.joined.append((output.detach().clone(), target.detach().clone()))
         if len(self.joined) * (output.nbytes + target.nbytes) >= JOINED_BYTES:
             self._measure_joined()
 
@@ -115,6 +117,7 @@ class MetricTracker:
         for output, target in batches:
             self._measure(output, target, len(target))
 
+    @torch.no_grad()
     def _measure(self, output: Any, target: Any, count: int) -> None:
         for column, function in self.per_sample.items():
             values = function(output, target)
@@ -165,7 +168,7 @@ class MetricTracker:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.joined = [tuple(to_device(batch, self.device)) for batch in state["joined"]]
+        self.joined = [tuple(to_device(batch, self.device)) for batch in state.get("joined", [])]
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
         self.marked = {column: tuple(mark) for column, mark in state["marked"].items()}
         for name, metric in self._stateful().items():

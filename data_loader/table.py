@@ -1,5 +1,6 @@
 """Tables: the rows of a CSV or Parquet file as samples."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,10 @@ from base.split import split
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger("train")
+
+MANY_CLASSES = 50  # more of them are rather numbers, whole ones
 
 
 class TableDataset(TensorDataset):
@@ -34,6 +39,7 @@ class TableDataset(TensorDataset):
     """
 
     deterministic = True
+    learns_from = "train_path"  # validation and test data must name the training's file
 
     def __init__(
         self,
@@ -56,6 +62,9 @@ class TableDataset(TensorDataset):
         is_regression = task == "regression" or (task == "auto" and found.dtype.kind == "f")
         values = [] if is_regression else sorted(found.dropna().unique().tolist())
         self.classes = [str(value) for value in values]
+        if len(values) > MANY_CLASSES:
+            hint = "for a number set task: regression"
+            log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
         self.targets = (
             torch.from_numpy(numbers(table, [target])).float()
             if is_regression

@@ -34,6 +34,7 @@ class TextDataset(Dataset):
     """
 
     deterministic = True
+    learns_from = "vocabulary"  # validation and test data must name the training's file
 
     def __init__(
         self,

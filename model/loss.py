@@ -30,12 +30,14 @@ class WeightedSum(nn.Module):
     ) -> None:
         super().__init__()
         weights = dict(weights or {})
+        if wrong := [name for name, loss in losses.items() if not callable(loss)]:
+            raise UsageError(f"WeightedSum: {wrong[0]}: expected {{type: NAME}}")
+        if not losses:
+            raise UsageError("WeightedSum: losses: expected one or more, found none")
         if unknown := weights.keys() - losses.keys():
             raise UsageError(f"WeightedSum: a weight for {min(unknown)!r}, which is no loss of it")
         self.losses = losses
-        self.parts = nn.ModuleDict(
-            {name: loss for name, loss in losses.items() if isinstance(loss, nn.Module)}
-        )
+        self.parts = nn.ModuleList(x for x in losses.values() if isinstance(x, nn.Module))
         self.weights = {name: weights.get(name, 1.0) for name in losses}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "WeightedSum":

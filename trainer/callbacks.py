@@ -18,7 +18,7 @@ class Unfreeze(Callback):
     learning rate of their own.
 
     Raises:
-        UsageError: `epoch` is below 1, or, when training starts, a pattern matches no parameter.
+        UsageError: `epoch` is below 1, or, when training starts, a pattern matches nothing frozen.
     """
 
     def __init__(self, params: str | list[str], epoch: int) -> None:
@@ -28,11 +28,14 @@ class Unfreeze(Callback):
         self.epoch = epoch
 
     def on_fit_start(self, trainer: BaseTrainer) -> None:
-        names = [name for name, _ in trainer.network.named_parameters()]
+        parameters = trainer.network.named_parameters()
+        frozen = [name for name, parameter in parameters if not parameter.requires_grad]
         for pattern in self.patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                near = did_you_mean(pattern, names)
-                raise UsageError(f"Unfreeze: {pattern!r} matches no parameter{near}")
+            if not any(fnmatchcase(name, pattern) for name in frozen):
+                near = did_you_mean(pattern, frozen)
+                raise UsageError(
+                    f"Unfreeze: {pattern!r} matches no parameter that model.freeze keeps{near}"
+                )
         self.on_epoch_start(trainer)
 
     def on_epoch_start(self, trainer: BaseTrainer) -> None:
@@ -63,6 +66,10 @@ class SaveBest(Callback):
             self.monitor = Monitor(check_monitor(monitor))
         except ValueError as error:
             raise UsageError(f"SaveBest: monitor: {error}") from error
+        if not self.monitor.is_on:
+            raise UsageError(
+                "SaveBest: monitor: expected 'min COLUMN' or 'max COLUMN', found 'off'"
+            )
 
     def on_epoch_end(self, trainer: BaseTrainer, row: Mapping[str, float]) -> None:
         if self.monitor.update(row):

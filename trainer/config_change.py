@@ -40,7 +40,8 @@ def continued(config: Config, state: Mapping[str, Any]) -> Config:
     stored = config_of(state)
     if config.data_loader.in_memory == "auto":
         config.data_loader.in_memory = stored["data_loader"]["in_memory"]
-    before, now = _flat(stored), _flat(config.model_dump())
+    # a config of an earlier version lacks keys that have come since
+    before, now = (_flat(each.model_dump()) for each in (Config.model_validate(stored), config))
     changed = [
         key for key in sorted({*before, *now}) if repr(before.get(key)) != repr(now.get(key))
     ]

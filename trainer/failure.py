@@ -35,6 +35,11 @@ def failures_explained(trainer: BaseTrainer) -> Iterator[None]:
     except DivergedError as error:
         if trainer.checkpoints is None or not trainer.is_alone:
             raise
+        if trainer.guard.is_deferred and int(trainer.guard.bad_step) != trainer.step + 1:
+            raise DivergedError(
+                f"{error}\nits batch is gone; to keep it for --replay, look at every loss at once: "
+                "optimizer.args.fused=false"
+            ) from error
         path = _keep_step(trainer, trainer.checkpoints.folder.parent / FAILURE)
         raise DivergedError(f"{error}\nlook closer: python train.py --replay {path}") from error
     except RuntimeError as error:

@@ -90,7 +90,8 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
         CheckpointError: the weights cannot be fetched.
     """
     args = section.args if isinstance(section.args, dict) else {}
-    new_head = args.get("weights") and args.get("num_classes")
+    is_theirs = MODELS.find(section.type).__module__.startswith("torchvision.")
+    new_head = is_theirs and args.get("weights") and args.get("num_classes")
     if new_head:
         args = {name: value for name, value in args.items() if name != "num_classes"}
         section = section.model_copy(update={"args": args})
@@ -102,7 +103,8 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise CheckpointError(
             f"the weights {args['weights']} of {section.type} could not be fetched ({error}). Put "
-            f"their file into {folder}/, or start from a file of your own: model.weights"
+            f"their file into {folder}/, or start without: model.args.weights=null, or with a "
+            "file of your own: model.weights=FILE"
         ) from error
     if new_head:
         replace_head(model, new_head)
@@ -120,6 +122,8 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
         if isinstance(layer, nn.Linear | nn.Conv2d)
     ]
     old = _num_outputs(layers[-1][1])
+    if old == num_classes:
+        return
     for name, layer in layers:
         if _num_outputs(layer) != old:
             continue
@@ -192,7 +196,7 @@ def build_metrics(config: Config) -> dict[str, Callable]:
 def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.Optimizer:
     """Return the optimizer over the model's parameters and the loss's, if it has any.
 
-    It is a fused one where torch has that and it is always right: quicker on every device.
+    It is a fused one, the quickest, where torch has that and the parameters allow it.
 
     Raises:
         ConfigError: a pattern of `param_groups` matches no parameter.
@@ -211,7 +215,7 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
     if left:
         groups.append({"params": list(left.values())})
     params = groups if section.param_groups else list(left.values())
-    runtime = {"fused": True} if _can_fuse(model) else {}
+    runtime = {"fused": True} if _can_fuse(section.type, model, loss) else {}
     return build_part(config, "optimizer", section, OPTIMIZERS, params=params, **runtime)
 
 
@@ -220,10 +224,13 @@ def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
     return is_small and any(fnmatchcase(name, pattern) for pattern in group.params)
 
 
-def _can_fuse(model: nn.Module) -> bool:
-    """Tell whether torch's fused optimizers take the model: real numbers and dense gradients."""
-    is_sparse = any(getattr(module, "sparse", False) for module in model.modules())
-    return not is_sparse and all(p.is_floating_point() for p in model.parameters())
+def _can_fuse(optimizer: str, *parts: Any) -> bool:
+    """Tell whether torch's fused optimizers take the parts: real numbers and dense gradients."""
+    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
+    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    is_sparse = any(getattr(module, "sparse", False) for module in modules)
+    has_kernel = optimizer != "Adagrad" or all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return has_kernel and not is_sparse and all(p.is_floating_point() for p in parameters)
 
 
 def build_lr_scheduler(

@@ -1,11 +1,14 @@
 """Records some optimizer steps with torch.profiler: a trace to look at, and what cost most."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
+
+from base import BaseTrainer
 
 log = logging.getLogger("train")
 
@@ -54,9 +57,21 @@ class StepProfiler:
             if not event.key.startswith("ProfilerStep")
         )
         total = sum(time for time, _, _ in operations) or 1
-        log.info("what cost most of the %s's time, in ms:", where)
+        counts = {event.key: event.count for event in recorded.key_averages()}
+        steps = sum(n for name, n in counts.items() if name.startswith("ProfilerStep"))
+        log.info("what cost most of the %s's time in %d steps, in ms:", where, steps)
         for time, count, name in operations[: -NUM_SHOWN - 1 : -1]:
             log.info("  %9.2f  %5.1f %%  %6d x  %s", time / 1e3, 100 * time / total, count, name)
         if self.folder is not None:
             tensorboard_trace_handler(str(self.folder))(recorded)
             log.info("trace: %s", self.folder)
+
+
+def profiled(trainer: BaseTrainer) -> AbstractContextManager:
+    """Return the context that profiles steps of the first epoch, if that is asked for."""
+    num_steps, trainer.num_profiled, trainer.profiler = trainer.num_profiled, None, None
+    if num_steps is None:
+        return nullcontext()
+    folder = trainer.checkpoints and trainer.checkpoints.folder.parent / "tensorboard"
+    trainer.profiler = StepProfiler(num_steps, device=trainer.device, folder=folder)
+    return trainer.profiler

@@ -73,7 +73,8 @@ def _write_first_files(
 
 def _clear(run: RunDirectory) -> None:
     """Remove what a process left that was killed before its first checkpoint."""
-    (run.checkpoints / BEST).unlink(missing_ok=True)
+    for best in run.checkpoints.glob("model_best*.pth"):
+        best.unlink()
     if run.tensorboard.exists():
         shutil.rmtree(run.tensorboard)
 
@@ -90,6 +91,10 @@ def _copy_records(source: RunDirectory, target: RunDirectory, state: Mapping[str
         with suppress(CheckpointError):  # pruned, damaged, or never there
             if read_checkpoint(source.checkpoints / name)["epoch"] == best_epoch:
                 shutil.copy(source.checkpoints / name, target.checkpoints / BEST)
+    for path in source.checkpoints.glob("model_best_*.pth"):  # by the columns of SaveBest
+        with suppress(CheckpointError):
+            if read_checkpoint(path)["epoch"] <= state["epoch"]:
+                shutil.copy(path, target.checkpoints)
 
 
 @contextmanager

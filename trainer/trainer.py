@@ -15,9 +15,10 @@ from base.base_model import set_training
 from base.config import RESERVED_COLUMNS
 from base.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
 from base.errors import DivergedError, UsageError
+from base.finite_guard import FiniteGuard
 from trainer.batches import count_batches, input_and_target, limited
 from trainer.failure import failures_explained
-from trainer.profiler import StepProfiler
+from trainer.profiler import profiled
 from trainer.progress import Waiting, progress_bar, warn_of_waiting
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
@@ -35,9 +36,6 @@ class Trainer(BaseTrainer):
     def __init__(self, model: nn.Module, **parts: Any) -> None:
         super().__init__(model, **parts)
         self.tracker = self.train_metrics
-        # what the optimizer steps: the model's parameters and those of the loss
-        groups = self.optimizer.param_groups
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.num_batches = count_batches(self.settings, self.data_loader)
         self.num_valid_batches = 0
         if self.valid_data_loader is not None:
@@ -86,7 +84,7 @@ class Trainer(BaseTrainer):
         bar = progress_bar(self, first=first, num_samples=self.num_samples)
         self.batches = Waiting(self.data_loader.batches(first + self.batch, num_left))
         self.begun, self.seconds_before = time.perf_counter(), self.seconds
-        with bar as self.bar, failures_explained(self), self._profiled():
+        with bar as self.bar, failures_explained(self), profiled(self):
             for batch in self.batches:
                 self.start_batch(batch)
                 self.train_batch(self.on_device(batch))
@@ -243,11 +241,11 @@ class Trainer(BaseTrainer):
             DivergedError: one of a training batch is not finite.
             UsageError: there is none, or a component is called as another column is.
         """
-        components = losses if isinstance(losses, dict) else {"loss": losses}
-        if losses is None:
+        if losses is None or (isinstance(losses, dict) and not losses):
             raise UsageError("train_step returned nothing, expected a loss or a dict of its parts")
-        if len(components) > 1 and (taken := components.keys() & self.taken_columns):
-            raise UsageError(f"train_step called a part of the loss {min(taken)!r}, another column")
+        components = losses if isinstance(losses, dict) else {"loss": losses}
+        if components.keys() != {"loss"} and (taken := components.keys() & self.taken_columns):
+            raise UsageError(f"a part of the loss is called {min(taken)!r} as another column is")
         total = functools.reduce(operator.add, components.values())
         for name, value in components.items():
             seen = self.tracker.add(name, value, self.batch_size)
@@ -278,17 +276,19 @@ class Trainer(BaseTrainer):
     def learning_rate(self) -> float:
         return float(self.optimizer.param_groups[0]["lr"])
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer steps: the model's parameters and those of the loss."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _make_guard(self) -> FiniteGuard:
+        # a train_batch of one's own may step other optimizers, which do not know of `found_inf`
+        is_own = type(self).train_batch is not Trainer.train_batch
+        at_once = is_own or self.scaler.is_enabled()
+        return FiniteGuard(self.optimizer, device=self.device, at_once=at_once)
+
     def _first_batch(self) -> int:
         """Return the number of this epoch's first batch among all batches of the loader."""
         if self.settings.len_epoch is not None:
             return self.epoch * self.num_batches
         return self.epoch * len(self.data_loader)
-
-    def _profiled(self) -> AbstractContextManager:
-        """Return the context that profiles steps of the first epoch, if that is asked for."""
-        num_steps, self.num_profiled, self.profiler = self.num_profiled, None, None
-        if num_steps is None:
-            return nullcontext()
-        folder = self.checkpoints and self.checkpoints.folder.parent / "tensorboard"
-        self.profiler = StepProfiler(num_steps, device=self.device, folder=folder)
-        return self.profiler

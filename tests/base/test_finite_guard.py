@@ -12,10 +12,10 @@ from base.finite_guard import FiniteGuard, check_model_finite
 CPU = torch.device("cpu")
 
 
-def guard(device: torch.device = CPU, *, scaled: bool = False, fused: bool = False) -> FiniteGuard:
+def guard(device: torch.device = CPU, *, at_once: bool = False, fused: bool = False) -> FiniteGuard:
     parameters = [nn.Parameter(torch.ones(2))]
     optimizer = torch.optim.SGD(parameters, lr=0.1, fused=fused)
-    return FiniteGuard(optimizer, device=device, scaled=scaled)
+    return FiniteGuard(optimizer, device=device, at_once=at_once)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -45,7 +45,7 @@ def test_the_device_remembers_the_first_bad_step_and_freezes_a_fused_optimizer(m
     zeros = torch.zeros
     with monkeypatch.context() as patch:
         patch.setattr(torch, "zeros", lambda size, device: zeros(size))
-        looked = FiniteGuard(optimizer, device=torch.device("meta"), scaled=False)
+        looked = FiniteGuard(optimizer, device=torch.device("meta"), at_once=False)
     seen = []
     for step, loss in enumerate([1.0, 2.0, math.nan, 1.0, math.inf], start=1):
         looked.check("kl", torch.tensor(0.0), epoch=1, step=step)
@@ -64,13 +64,13 @@ def test_the_device_remembers_the_first_bad_step_and_freezes_a_fused_optimizer(m
 
 
 @pytest.mark.parametrize(
-    ("scaled", "fused", "is_deferred"),
+    ("at_once", "fused", "is_deferred"),
     [(False, True, True), (False, False, False), (True, True, False)],
 )
 def test_looking_waits_until_later_only_where_the_optimizer_can_hold_still(
-    scaled, fused, is_deferred
+    at_once, fused, is_deferred
 ):
-    looked = guard(torch.device("meta"), scaled=scaled, fused=fused)
+    looked = guard(torch.device("meta"), at_once=at_once, fused=fused)
     assert looked.is_deferred == is_deferred
 
 
@@ -85,3 +85,10 @@ def test_a_model_with_a_bad_weight_is_named():
         DivergedError, match=r"1\.weight is not finite in epoch 2, step 9; the last"
     ):
         check_model_finite(model, epoch=2, step=9)
+
+
+def test_a_component_that_is_a_plain_number_is_looked_at_at_once():
+    looked = guard(torch.device("meta"), fused=True)
+    looked.check("kl", 1.0, epoch=1, step=1)
+    with pytest.raises(DivergedError, match="kl is nan"):
+        looked.check("kl", math.nan, epoch=1, step=1)

@@ -329,3 +329,22 @@ def test_a_metric_per_sample_that_gives_a_mean_is_told():
         UsageError, match=r"wrong gives a Tensor of shape \(\), expected one value per sample"
     ):
         feed(tracker(wrong=wrong), batches((5,))).averages()
+
+
+def test_joined_batches_are_copies_that_keep_nothing_else(sizes):
+    joined = tracker(accuracy=hits)
+    wide = torch.zeros(4, 1000, 3)
+    output, target = wide[:, -1], torch.zeros(4, dtype=torch.int64)
+    joined.update(output, target, 4)
+    output.fill_(-1)[:, 2] = 1
+    target.fill_(1)
+    assert all(len(kept.untyped_storage()) < 200 for kept in joined.joined[0])
+    assert joined.averages() == {"accuracy": 1.0}
+
+
+def test_a_state_from_before_there_were_joined_batches_is_taken_up(sizes):
+    state = feed(tracker(accuracy=share_right), batches()).state_dict()
+    del state["joined"]
+    later = tracker(accuracy=share_right)
+    later.load_state_dict(state)
+    assert later.averages() == feed(tracker(accuracy=share_right), batches()).averages()

@@ -180,6 +180,7 @@ def overrides(tmp_path, project_root, monkeypatch) -> list[str]:
         lines = ["text,label", *(",".join(row) for row in rows)]
         (tmp_path / f"{part}.csv").write_text("\n".join(lines))
     return [
+        "name=text",  # a project of one's own puts its name in front
         f"dataset.args.path={tmp_path}/train.csv",
         f"test_dataset.args.vocabulary={tmp_path}/train.csv",
         f"test_dataset.args.path={tmp_path}/test.csv",

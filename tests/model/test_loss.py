@@ -50,7 +50,7 @@ def test_what_a_loss_learns_is_the_sums():
             return self.scale * F.cross_entropy(output, target)
 
     loss = WeightedSum({"scaled": Scaled(), "plain": F.cross_entropy})
-    assert [name for name, _ in loss.named_parameters()] == ["parts.scaled.scale"]
+    assert [name for name, _ in loss.named_parameters()] == ["parts.0.scale"]
 
 
 def test_a_weight_of_no_loss_is_told():

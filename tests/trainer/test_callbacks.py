@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import StoppedError, UsageError
+from base.errors import DivergedError, StoppedError, UsageError
 from trainer.callbacks import SaveBest, Unfreeze
 
 
@@ -102,3 +102,18 @@ def test_the_best_so_far_survives_a_checkpoint():
 def test_a_monitor_that_is_none_is_told(monitor):
     with pytest.raises(UsageError, match="SaveBest: monitor: expected 'min COLUMN'"):
         SaveBest(monitor)
+
+
+def test_thawing_what_is_not_frozen_is_told(tree, start):
+    tree["callbacks"] = [{"type": "Unfreeze", "args": {"params": "conv.*", "epoch": 2}}]
+    with pytest.raises(UsageError, match=r"matches no parameter that model\.freeze keeps"):
+        start(tree)
+
+
+def test_a_model_that_is_not_finite_is_no_best(make_trainer, points):
+    trainer = make_trainer(nn.Linear(5, 3), points)
+    trainer.checkpoints = None
+    with torch.no_grad():
+        trainer.network.weight[0, 0] = float("nan")
+    with pytest.raises(DivergedError, match="weight is not finite"):
+        trainer.save_best("accuracy")

@@ -52,7 +52,10 @@ def test_a_component_that_is_not_finite_is_named(make_trainer, fit, points):
 
 @pytest.mark.parametrize(
     ("losses", "message"),
-    [(None, "returned nothing, expected a loss"), ({"loss": 1.0, "kl": 1.0}, "part of the loss")],
+    [
+        (None, "returned nothing, expected a loss"),
+        ({"loss": 1.0, "kl": 1.0}, "a part of the loss is called"),
+    ],
 )
 def test_a_step_that_returns_no_usable_loss_is_told_so(make_trainer, fit, points, losses, message):
     class Wrong(Trainer):

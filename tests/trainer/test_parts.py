@@ -10,6 +10,7 @@ from torch import nn
 from base.config_check import check_tree
 from base.config_text import parse_text
 from base.errors import CheckpointError, ConfigError
+from base.registry import MODELS
 from trainer import parts
 
 CPU = torch.device("cpu")
@@ -241,3 +242,23 @@ def test_sparse_gradients_and_complex_numbers_are_not_fused():
     config = config_with()
     for model in (nn.Embedding(4, 2, sparse=True), nn.Linear(2, 2, dtype=torch.complex64)):
         assert parts.build_optimizer(config, model, None).defaults["fused"] is None
+
+
+@MODELS.register()
+class Weighted(nn.Module):
+    """A model of the project that has both arguments by chance."""
+
+    def __init__(self, num_classes: int, weights: float) -> None:
+        super().__init__()
+        self.head = nn.Linear(2, num_classes)
+        self.weights = weights
+
+
+def test_a_model_of_the_project_gets_its_arguments_as_they_are():
+    model = build("model: {type: Weighted, args: {num_classes: 3, weights: 0.5}}")
+    assert (model.head.out_features, model.weights) == (3, 0.5)
+
+
+def test_a_head_of_the_right_size_is_kept(hub):
+    model = build("model: {type: resnet18, args: {weights: DEFAULT, num_classes: 1000}}")
+    assert torch.equal(model.fc.weight, hub["fc.weight"])
