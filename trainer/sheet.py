@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from base.device import first_tensor
+from base.errors import UsageError
 from trainer.trainer import Trainer
 
 NUM_TIMED_BATCHES = 4
@@ -21,8 +22,7 @@ def print_sheet(trainer: Trainer) -> None:
     waiting = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
     for name, parameter in list(waiting.items()):
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: waiting.pop(name, None))
-    rows, output, target, losses = _try_first_batch(trainer)
-    _print_table(("layer", "type", "output", "parameters", "trainable"), rows)
+    output, target, losses = _try_first_batch(trainer)
     parameters = list(trainer.network.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     print(f"parameters: {sum(p.numel() for p in parameters):,}, trainable {trainable:,}")
@@ -42,7 +42,12 @@ def print_sheet(trainer: Trainer) -> None:
     print(f"time per epoch: about {_duration(seconds * trainer.num_batches)} on {trainer.device}")
 
 
-def _try_first_batch(trainer: Trainer) -> tuple[list[tuple[str, ...]], Any, Any, dict[str, float]]:
+def _try_first_batch(trainer: Trainer) -> tuple[Any, Any, dict[str, float]]:
+    """Train on a batch, print the layers that it came through, and return what it gave.
+
+    Raises:
+        UsageError: model, loss and data do not fit one another.
+    """
     shapes: dict[str, str] = {}
     outputs: list[Any] = []
     handles = [trainer.network.register_forward_hook(lambda m, args, out: outputs.append(out))]
@@ -50,20 +55,30 @@ def _try_first_batch(trainer: Trainer) -> tuple[list[tuple[str, ...]], Any, Any,
         if not any(module.children()):
             handles.append(module.register_forward_hook(_shape_recorder(shapes, name)))
     batch = next(trainer.data_loader.batches(0, 1))
+    target = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
     trainer.start_batch(batch)
-    trainer.train_batch(trainer.on_device(batch))
+    try:
+        trainer.train_batch(trainer.on_device(batch))
+    except (RuntimeError, IndexError, ValueError) as error:
+        cause = " ".join(str(error).split())
+        told = f" (target {_shape(first_tensor(target))})" if target is not None else ""
+        raise UsageError(f"the first batch fails: {cause}{told}; --debug shows where") from error
+    finally:
+        _print_layers(trainer, batch, shapes)
     for handle in handles:
         handle.remove()
-    first = first_tensor(batch)
-    rows = [("input", "", _shape(first), "", "")]
+    return outputs[0] if outputs else None, target, trainer.train_metrics.averages()
+
+
+def _print_layers(trainer: Trainer, batch: Any, shapes: dict[str, str]) -> None:
+    rows = [("input", "", _shape(first_tensor(batch)), "", "")]
     for name, module in trainer.network.named_modules():
         if name in shapes:
             own = list(module.parameters())
             count = sum(p.numel() for p in own)
             trainable = sum(p.numel() for p in own if p.requires_grad)
             rows.append((name, type(module).__name__, shapes[name], f"{count:,}", f"{trainable:,}"))
-    target = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-    return rows, outputs[0] if outputs else None, target, trainer.train_metrics.averages()
+    _print_table(("layer", "type", "output", "parameters", "trainable"), rows)
 
 
 def _shape_recorder(shapes: dict[str, str], name: str) -> Any:
