@@ -3,7 +3,7 @@
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
@@ -39,13 +39,8 @@ class StepProfiler:
         self.profile.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.profile.__exit__(kind, error, traceback)
+    def __exit__(self, *exc_info: Any) -> None:
+        self.profile.__exit__(*exc_info)
 
     def _report(self, recorded: profile) -> None:
         where = "CPU" if self.device.type == "cpu" else "device"
