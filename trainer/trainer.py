@@ -81,7 +81,8 @@ class Trainer(BaseTrainer):
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
         set_training(self.model)
         first, num_left = self._first_batch(), self.num_batches - self.batch
-        bar = progress_bar(self, first=first, num_samples=self.num_samples)
+        num_samples = self.num_samples  # goes through all batches to count them
+        bar = progress_bar(self, first=first, num_samples=num_samples)
         self.batches = Waiting(self.data_loader.batches(first + self.batch, num_left))
         self.begun, self.seconds_before = time.perf_counter(), self.seconds
         with bar as self.bar, failures_explained(self), profiled(self):
@@ -95,7 +96,7 @@ class Trainer(BaseTrainer):
         warn_of_waiting(self)
         return {
             "seconds": self.seconds,
-            "samples_per_second": self.num_samples / self.seconds,
+            "samples_per_second": num_samples / self.seconds,
             "lr": self.learning_rate,
             **self.train_metrics.averages(),
         }

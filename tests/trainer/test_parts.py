@@ -203,25 +203,25 @@ def test_the_head_of_every_kind_of_network_is_replaced(name):
 # --- parameter groups -----------------------------------------------------------------------------
 
 
-def test_norms_and_biases_can_go_without_decay():
-    config = config_with(
-        "optimizer:\n  type: AdamW\n  args: {lr: 0.1, weight_decay: 0.5}\n"
-        "  param_groups: [{max_ndim: 1, weight_decay: 0.0}]"
-    )
+def groups_of(optimizer: str, groups: str) -> list[dict]:
+    config = config_with(f"optimizer:\n  type: {optimizer}\n  param_groups: {groups}")
     model = parts.build_model(config, CPU)
-    small, rest = parts.build_optimizer(config, model, None).param_groups
+    return parts.build_optimizer(config, model, None).param_groups
+
+
+def test_norms_and_biases_can_go_without_decay():
+    small, rest = groups_of(
+        "AdamW\n  args: {lr: 0.1, weight_decay: 0.5}", "[{max_ndim: 1, weight_decay: 0.0}]"
+    )
     assert {p.ndim for p in small["params"]} == {1}
     assert {p.ndim for p in rest["params"]} == {2, 4}
     assert (small["weight_decay"], rest["weight_decay"]) == (0.0, 0.5)
 
 
 def test_a_group_takes_several_patterns():
-    config = config_with(
-        "optimizer:\n  type: SGD\n  args: {lr: 0.1}\n"
-        "  param_groups: [{params: ['classifier.*', 'features.0.*'], lr: 0.5}]"
+    first, _ = groups_of(
+        "SGD\n  args: {lr: 0.1}", "[{params: ['classifier.*', 'features.0.*'], lr: 0.5}]"
     )
-    model = parts.build_model(config, CPU)
-    first, _ = parts.build_optimizer(config, model, None).param_groups
     assert len(first["params"]) == 3
 
 
