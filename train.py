@@ -3,6 +3,8 @@
 python train.py -c digits.yaml
 python train.py -c digits.yaml --lr 0.01 trainer.epochs=5
 python train.py -c digits.yaml --folds 5
+python train.py -c digits.yaml --sweep sweep.yaml
+python train.py -c digits.yaml --find-lr
 python train.py -r saved/digits
 python train.py --list models
 """
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     import torch
@@ -26,61 +29,90 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def command(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Changes to the config: optimizer.args.lr=0.1"),
+        Argument(metavar="KEY=VALUE", help="Changes to the config: optimizer.args.lr=0.1"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("-c", "--config", help="A config, as given or below configs/.")
+        Path | None, Option("-c", "--config", help="A config, as given or below configs/.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("-r", "--resume", help="A run, a folder of runs, a checkpoint.")
+        Path | None, Option("-r", "--resume", help="A run, a folder of runs, a checkpoint.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option("-d", "--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")
+        str | None, Option("-d", "--device", help="auto, cpu, cuda, cuda:N, mps or xpu.")
     ] = None,
     run_id: Annotated[
-        str | None, typer.Option("--run-id", help="Start the run of this name, or continue it.")
+        str | None, Option("--run-id", help="Start the run of this name, or continue it.")
     ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Short for optimizer.args.lr.")] = None,
-    bs: Annotated[int | None, typer.Option("--bs", help="Sets the loader's batch_size.")] = None,
-    folds: Annotated[int | None, typer.Option("--folds", help="Cross-validate on K folds.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Try one batch only.")] = False,
-    plot_lr: Annotated[bool, typer.Option("--plot-lr", help="Draw the learning rate.")] = False,
-    list_names: Annotated[bool, typer.Option("--list", help="--list [SECTION]...")] = False,
+    lr: Annotated[float | None, Option("--lr", help="Short for optimizer.args.lr.")] = None,
+    bs: Annotated[int | None, Option("--bs", help="Sets the loader's batch_size.")] = None,
+    folds: Annotated[int | None, Option("--folds", help="Cross-validate on K folds.")] = None,
+    sweep: Annotated[Path | None, Option("--sweep", help="Search as this file says.")] = None,
+    find_lr: Annotated[bool, Option("--find-lr", help="Try rising learning rates.")] = False,
+    overfit: Annotated[int | None, Option("--overfit", help="N steps on one batch.")] = None,
+    check: Annotated[bool, Option("--check", help="Try one batch only.")] = False,
+    plot_lr: Annotated[bool, Option("--plot-lr", help="Draw the learning rate.")] = False,
+    list_names: Annotated[bool, Option("--list", help="--list [SECTION]...")] = False,
     replay: Annotated[
-        Path | None, typer.Option("--replay", help="Run the step again at which a run diverged.")
+        Path | None, Option("--replay", help="Run the step again at which a run diverged.")
     ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
     """Train a model from a config (-c), or continue a run (-r)."""
     from base.errors import exit_on_user_error
-    from trainer.start import find_start
 
     short_forms = {"device": device, "optimizer.args.lr": lr, "data_loader.args.batch_size": bs}
     given = [f"{key}={value}" for key, value in short_forms.items() if value is not None]
     changes = [*(overrides or []), *given]
+    modes = {"--folds": folds, "--sweep": sweep, "--find-lr": find_lr, "--overfit": overfit}
+    modes |= {"--check": check, "--plot-lr": plot_lr, "--list": list_names, "--replay": replay}
     with exit_on_user_error(debug=debug):
-        if folds is not None:
-            is_alone = not (resume or check or plot_lr or list_names or replay)
-            return cross_validate(config if is_alone else None, folds, run_id, changes)
-        if list_names:
-            return list_registered(changes)
-        if replay is not None:
-            return run_again(replay, changes)
-        found, start = find_start(config, resume, run_id, changes)
-        if check:
-            return try_out(found)
-        if plot_lr:
-            return draw_lr(found)
-        main(found, start)
+        run_mode(modes, changes, config=config, resume=resume, run_id=run_id)
 
 
-def cross_validate(
-    config: Path | None, num_folds: int, run_id: str | None, overrides: list[str]
+def run_mode(
+    modes: dict[str, Any],
+    changes: list[str],
+    *,
+    config: Path | None,
+    resume: Path | None,
+    run_id: str | None,
 ) -> None:
+    """Do the one thing of `modes` that was asked for, and train where none was.
+
+    Raises:
+        UsageError: several were asked for, or something that does not go with it.
+    """
+    from trainer.start import check_together, find_start
+
+    mode = check_together(modes, {"-c": config, "-r": resume, "--run-id": run_id})
+    if mode == "--list":
+        return list_registered(changes)
+    if mode == "--replay":
+        return run_again(modes[mode], changes)
+    if mode == "--folds":
+        return cross_validate(config, modes[mode], run_id, changes)
+    if mode == "--sweep":
+        return search(config, modes[mode], run_id, changes)
+    found, start = find_start(config, resume, run_id, changes)
+    if mode == "--plot-lr":
+        return draw_lr(found)
+    if mode is not None:
+        return try_out(found, mode, modes[mode])
+    main(found, start)
+
+
+def cross_validate(config: Path, num_folds: int, run_id: str | None, overrides: list[str]) -> None:
     """Train a config with each fold of its data held back in turn."""
     from trainer.folds import train_folds
 
     train_folds(config, num_folds, run_id, overrides, train=main)
+
+
+def search(config: Path, sweep: Path, run_id: str | None, overrides: list[str]) -> None:
+    """Train a config with many settings, each in a process and a run of its own."""
+    from trainer.sweep import run_sweep
+
+    run_sweep(config, sweep, run_id, overrides)
 
 
 def list_registered(sections: list[str]) -> None:
@@ -99,14 +131,25 @@ def draw_lr(config: "Config") -> None:
     plot_lr(config)
 
 
-def try_out(config: "Config") -> None:
-    """Build every part, run one batch, and print what that shows."""
+def try_out(config: "Config", mode: str, num_steps: int) -> None:
+    """Build every part and learn something of it in a few steps; no run is made."""
     from base.device import select_device
     from logger import setup_logging
-    from trainer.sheet import print_sheet
 
     setup_logging(None)
-    print_sheet(assemble(config, select_device(config.device)))
+    trainer = assemble(config, select_device(config.device))
+    if mode == "--find-lr":
+        from trainer.lr_finder import find_lr
+
+        find_lr(trainer)
+    elif mode == "--overfit":
+        from trainer.overfit import overfit
+
+        overfit(trainer, num_steps)
+    else:
+        from trainer.sheet import print_sheet
+
+        print_sheet(trainer)
 
 
 def run_again(path: Path, overrides: list[str]) -> None:

@@ -19,6 +19,10 @@ class Callback:
     def on_epoch_start(self, trainer: "BaseTrainer") -> None:
         """Act before the first batch of an epoch, not when one is continued in the middle."""
 
+    def on_batch(self, trainer: "BaseTrainer", batch: Any) -> Any:
+        """Return what to train on in place of a batch that is on the device already."""
+        return batch
+
     def on_step(self, trainer: "BaseTrainer") -> None:
         """Act after an optimizer step, before anything is logged or saved."""
 

@@ -59,7 +59,8 @@ class RunLogger:
         except Exception as error:  # a chart is not worth a run, whatever is wrong with it
             _warn("TensorBoard is off", error)
 
-    def _to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
+    def to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
+        """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
         if self.tensorboard is None:
             return
         try:
@@ -73,18 +74,18 @@ class RunLogger:
     def log_config(self, text: str) -> None:
         """Show the config, as YAML text, in TensorBoard; once, not after a resume."""
         if not self._is_resumed:
-            self._to_tensorboard(lambda board: board.text("config", f"```yaml\n{text}\n```"))
+            self.to_tensorboard(lambda board: board.text("config", f"```yaml\n{text}\n```"))
 
     def log_model(self, model: "nn.Module", inputs: Any) -> None:
         """Show the graph of the plain `model` and a sheet of its inputs (B, ...); not after a
         resume."""
         if not self._is_resumed:
-            self._to_tensorboard(lambda board: board.images("inputs", inputs))
-            self._to_tensorboard(lambda board: board.graph(model, inputs))
+            self.to_tensorboard(lambda board: board.images("inputs", inputs))
+            self.to_tensorboard(lambda board: board.graph(model, inputs))
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
         """Add to the training curves at the optimizer step `step`."""
-        self._to_tensorboard(lambda board: board.train(values, step))
+        self.to_tensorboard(lambda board: board.train(values, step))
 
     def log_epoch(
         self, row: Mapping[str, float | int], *, num_epochs: int, waiting: float = 0.0
@@ -103,7 +104,7 @@ class RunLogger:
         if self._csv is not None:
             self._csv.write(row)
         valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
-        self._to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
+        self.to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
         results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
         timing = ""
         if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
@@ -114,7 +115,7 @@ class RunLogger:
 
     def flush(self) -> None:
         """Give what was told to the operating system; before each checkpoint."""
-        self._to_tensorboard(lambda board: board.flush())
+        self.to_tensorboard(lambda board: board.flush())
 
     def finish(self, summary: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
         """Write what a finished run leaves: summary.json, the HPARAMS tab, curves.png.
@@ -133,7 +134,7 @@ class RunLogger:
             for name, value in flatten(summary).items()
             if isinstance(value, float) and name.rpartition(".")[2] not in NOT_RESULTS
         }
-        self._to_tensorboard(lambda board: board.hparams(hparams, outcome))
+        self.to_tensorboard(lambda board: board.hparams(hparams, outcome))
         self._plot_curves(str(hparams.get("name", "")), hparams.get("trainer") or {})
 
     def _plot_curves(self, name: str, trainer: Mapping[str, Any]) -> None:
@@ -151,7 +152,7 @@ class RunLogger:
 
     def close(self) -> None:
         """Close the event files."""
-        self._to_tensorboard(lambda board: board.close())
+        self.to_tensorboard(lambda board: board.close())
         self.tensorboard = None
 
 

@@ -90,14 +90,13 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     for name, parameter in trainer.network.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"{name} is not finite before the step: an earlier gradient was not"
-    batch = trainer.on_device(state["failed_batch"])
+    set_rng_state(state["rng"][0], trainer.device)
+    batch = trainer.start_batch(state["failed_batch"])
     found: list[str] = []
     for number, tensor in enumerate(_tensors(batch)):
         _note(found, tensor, f"tensor {number} of the batch")
     for name, module in trainer.network.named_modules():
         module.register_forward_hook(_watcher(found, name or "the model"))
-    trainer.start_batch(state["failed_batch"])
-    set_rng_state(state["rng"][0], trainer.device)
     try:
         with warnings.catch_warnings(action="ignore"), torch.autograd.detect_anomaly():
             trainer.backward(batch)

@@ -24,18 +24,15 @@ Train = Callable[[Config, Start], Mapping[str, Any]]  # returns the summary of t
 
 
 def train_folds(
-    path: Path | None, num_folds: int, run_id: str | None, overrides: Sequence[str], *, train: Train
+    path: Path, num_folds: int, run_id: str | None, overrides: Sequence[str], *, train: Train
 ) -> None:
     """Train a config with each fold of its data held back in turn, and print and write a table.
 
     The runs are `<run_id>-fold1of5` and so on; with the same id, those there are continued.
 
     Raises:
-        UsageError: there is no config, or its data cannot be cut into so many folds, or there is
-            more than one process.
+        UsageError: the data cannot be cut into so many folds, or there is more than one process.
     """
-    if path is None:
-        raise UsageError("--folds goes with -c CONFIG, and not with -r or another thing to do")
     if distributed.world_size() > 1:
         raise UsageError("--folds trains in one process; start it with python, not with torchrun")
     if num_folds < 2:

@@ -56,9 +56,8 @@ def _try_first_batch(trainer: Trainer) -> tuple[Any, Any, dict[str, float]]:
             handles.append(module.register_forward_hook(_shape_recorder(shapes, name)))
     batch = next(trainer.data_loader.batches(0, 1))
     target = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-    trainer.start_batch(batch)
     try:
-        trainer.train_batch(trainer.on_device(batch))
+        trainer.train_batch(trainer.start_batch(batch))
     except (RuntimeError, IndexError, ValueError) as error:
         cause = " ".join(str(error).split())
         told = f" (target {_shape(first_tensor(target))})" if target is not None else ""
@@ -107,8 +106,7 @@ def _seconds_per_batch(trainer: Trainer) -> float:
     count = min(NUM_TIMED_BATCHES + 1, trainer.num_batches)
     started = time.perf_counter()
     for number, batch in enumerate(trainer.data_loader.batches(0, count)):
-        trainer.start_batch(batch)
-        trainer.train_batch(trainer.on_device(batch))
+        trainer.train_batch(trainer.start_batch(batch))
         if number == 0 and count > 1:
             started = time.perf_counter()
     return (time.perf_counter() - started) / max(count - 1, 1)

@@ -43,6 +43,30 @@ class Start:
         return json.loads(self.run.summary_file.read_text())
 
 
+NOT_WITH = {  # what an option that asks for something else than training does without
+    "--list": ("-c", "-r", "--run-id"),
+    "--replay": ("-c", "-r", "--run-id"),
+    "--folds": ("-r",),
+    "--sweep": ("-r",),
+}
+
+
+def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
+    """Return the one option of `modes` that was given, None where none was.
+
+    Raises:
+        UsageError: several were given, or one of `others` that it would ignore, or -c is missing.
+    """
+    given = [option for option, value in modes.items() if value not in (None, False)]
+    mode = given[0] if given else None
+    given += [option for option in NOT_WITH.get(mode, ()) if others[option] is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} do not go together")
+    if mode in ("--folds", "--sweep") and others["-c"] is None:
+        raise UsageError(f"{mode} goes with -c CONFIG")
+    return mode
+
+
 def find_start(
     config: Path | None, resume: Path | None, run_id: str | None, overrides: Sequence[str]
 ) -> tuple[Config, Start]:

@@ -87,8 +87,7 @@ class Trainer(BaseTrainer):
         self.begun, self.seconds_before = time.perf_counter(), self.seconds
         with bar as self.bar, failures_explained(self), profiled(self):
             for batch in self.batches:
-                self.start_batch(batch)
-                self.train_batch(self.on_device(batch))
+                self.train_batch(self.start_batch(batch))
                 self.batch += 1
                 self.bar.update(self.batch_size * self.world_size)
                 if self.ends_group:
@@ -101,8 +100,8 @@ class Trainer(BaseTrainer):
             **self.train_metrics.averages(),
         }
 
-    def start_batch(self, batch: Any) -> None:
-        """Find a training batch's size, its place in its group, and what divides its loss."""
+    def start_batch(self, batch: Any) -> Any:
+        """Find a batch's size, place in its group and divisor; return it as it is trained on."""
         self.current_batch, self.rng_before = batch, torch.get_rng_state()  # for a replay
         self.batch_size = count_samples(batch)
         position = self.batch % self.settings.accumulate
@@ -112,6 +111,10 @@ class Trainer(BaseTrainer):
         if not self.is_alone:
             number = self._first_batch() + self.batch
             self.loss_divisor /= self.data_loader.batch_sampler.weight(number)
+        batch = self.on_device(batch)
+        for callback in self.callbacks:
+            batch = callback.on_batch(self, batch)
+        return batch
 
     def backward(self, batch: Any) -> Tensor:
         """Compute and log a batch's loss, go backward, and return what was differentiated.
