@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,25 +19,14 @@ from base.errors import ConfigError, Mistake, did_you_mean, shown
 from base.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 from base.signature import Finding, KeyPath, Parameters
 
-# Every place of a config that names something to build, and the section of names for it.
-NODES = {
-    "dataset": "datasets",
-    "dataset.transform.*": "transforms",
-    "dataset.valid_transform.*": "transforms",
-    "valid_dataset": "datasets",
-    "valid_dataset.transform.*": "transforms",
-    "test_dataset": "datasets",
-    "test_dataset.transform.*": "transforms",
-    "data_loader": "data_loaders",
-    "model": "models",
-    "model.init": "inits",
-    "loss": "losses",
-    "metrics.*": "metrics",
-    "optimizer": "optimizers",
-    "lr_scheduler": "lr_schedulers",
-    "trainer": "trainers",
-    "callbacks.*": "callbacks",
-}
+# The section of names for what is built from a key, wherever the schema has it.
+SECTIONS = {
+    "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
+    "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
+    "model": "models", "init": "inits", "loss": "losses", "metrics": "metrics",
+    "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
+    "callbacks": "callbacks",
+}  # fmt: skip
 # What the project itself passes to what is built there.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
@@ -64,7 +53,8 @@ def check_tree(tree: Node) -> Config:
     """
     raw = plain(tree)
     mistakes: list[Mistake] = []
-    findings = [*_check_schema(raw), *_check_nodes(raw, mistakes)]
+    findings = [*_check_schema(raw)]
+    findings += _check_nodes(raw, dict(findings), mistakes)
     if not mistakes:  # the project's own modules can be imported
         findings += check_rules(raw, [path for path, _ in findings])
     for path, message in findings:
@@ -133,35 +123,41 @@ def _section_in(schema: Any) -> type[BaseModel] | None:
 # --- names and arguments ------------------------------------------------------------------------
 
 
-def _check_nodes(raw: Mapping[str, Any], mistakes: list[Mistake]) -> Iterator[Finding]:
+def _check_nodes(
+    raw: Mapping[str, Any], wrong: Collection[KeyPath], mistakes: list[Mistake]
+) -> Iterator[Finding]:
     """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
-    for place, section in NODES.items():
-        for path, node in _nodes_at(raw, tuple(place.split("."))):
-            try:
-                runtime = RUNTIME.get(place, ())
-                yield from check(node, REGISTRIES[section], path=path, runtime=runtime)
-                if place == "optimizer":
-                    yield from _check_param_groups(node)
-            except ConfigError as error:
-                mistakes += error.mistakes
+    for path, node in _nodes_in(raw, Config, wrong):
+        key = [name for name in path if isinstance(name, str)][-1]
+        try:
+            runtime = RUNTIME.get(key, ())
+            yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
+            if key == "optimizer":
+                yield from _check_param_groups(node)
+        except ConfigError as error:
+            mistakes += error.mistakes
 
 
-def _nodes_at(raw: Any, pattern: KeyPath, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the well-formed nodes of a place; what is malformed the schema has reported."""
-    if pattern and pattern[0] == "*":
-        for number, item in enumerate(raw) if isinstance(raw, list) else [(None, raw)]:
-            here = path if number is None else (*path, number)
-            yield from _nodes_at(item, pattern[1:], here)
-    elif pattern:
-        if isinstance(raw, dict) and pattern[0] in raw:
-            yield from _nodes_at(raw[pattern[0]], pattern[1:], (*path, pattern[0]))
-    elif isinstance(raw, str):
+def _nodes_in(
+    raw: Any, schema: Any, wrong: Collection[KeyPath], path: KeyPath = ()
+) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the nodes that a part of a config holds, not what the schema found `wrong`."""
+    section = _section_in(schema)
+    if section is None or raw is None or path in wrong:
+        return
+    if isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from _nodes_in(item, section, wrong, (*path, number))
+        return
+    if isinstance(raw, str):
         yield path, raw
-    elif isinstance(raw, dict):
-        stock = _section_in(_schema_at(path)[1]).model_fields["type"].default
-        node = {"type": stock} | raw
+        return
+    if issubclass(section, NodeConfig):
+        node = {"type": section.model_fields["type"].default} | raw
         if isinstance(node["type"], str) and isinstance(node.get("args"), dict | list | None):
             yield path, node
+    for key, field in section.model_fields.items():
+        yield from _nodes_in(raw.get(key), field.annotation, wrong, (*path, key))
 
 
 def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]:

@@ -67,23 +67,18 @@ def _refusal(text: str, start: int, stop: int | None = None) -> FormulaError:
 
 
 def _compiled(node: ast.expr, text: str) -> Function:
-    """Return what a node of a formula computes.
-
-    Raises:
-        FormulaError: it is none of the few kinds that a formula is made of.
-    """
+    """Return what a node of a formula computes, if it is of the few kinds that one is made of."""
     match node:
         case ast.Constant(value=value) if type(value) in (int, float):
             return lambda epoch: float(value)
-        case ast.Name(id="epoch"):
-            return lambda epoch: epoch
-        case ast.Name(id="pi"):
-            return lambda epoch: math.pi
+        case ast.Name(id="epoch" | "pi" as name):
+            return lambda epoch: epoch if name == "epoch" else math.pi
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
             return _applied(OPERATORS[type(op)], [operand], text)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return _applied(OPERATORS[type(op)], [left, right], text)
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
+        case (
+            ast.BinOp(left=left, op=op, right=right)
+            | ast.Compare(left=left, ops=[op], comparators=[right])
+        ) if type(op) in OPERATORS:
             return _applied(OPERATORS[type(op)], [left, right], text)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             is_met, yes, no = (_compiled(part, text) for part in (test, body, orelse))
