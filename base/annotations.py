@@ -42,8 +42,7 @@ def read(value: Any, annotation: Any) -> Any:
     A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats, a
     formula the function that it states.
 
-    Raises:
-        ValueError: it is of another type or out of range; the message says what is expected.
+    Raises: ValueError where it is of another type or out of range, saying what is expected.
     """
     try:
         return TypeAdapter(_stated(annotation)).validate_json(json.dumps(value), strict=True)

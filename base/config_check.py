@@ -39,22 +39,17 @@ RUNTIME = {
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config, lay the overrides over it, and check everything that can be checked.
 
-    Raises:
-        ConfigError: with one line for every mistake.
+    Raises: ConfigError with one line for every mistake.
     """
     return check_tree(merge(read_config(path), parse_overrides(overrides)))
 
 
 def check_tree(tree: Node) -> Config:
-    """Return the config of a tree.
-
-    Raises:
-        ConfigError: with one line for every mistake.
-    """
+    """Return the config of a tree, or raise ConfigError likewise."""
     raw = plain(tree)
     mistakes: list[Mistake] = []
     findings = [*_check_schema(raw)]
-    findings += _check_nodes(raw, dict(findings), mistakes)
+    findings += _check_nodes(raw, {path for path, _ in findings}, mistakes)
     if not mistakes:  # the project's own modules can be imported
         findings += check_rules(raw, [path for path, _ in findings])
     for path, message in findings:
@@ -92,10 +87,9 @@ def _finding(detail: ErrorDetails) -> Finding:
         near = did_you_mean(str(path[-1]), section.model_fields)
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return path, f"unknown key{near or hint}"
+    expected = "a list" if section else in_words(schema, detail)
     if kind == "model_type":
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
-    else:
-        expected = "a list" if section else in_words(schema, detail)
     return known, f"expected {expected}, found {shown(detail['input'])}"
 
 
@@ -128,7 +122,7 @@ def _check_nodes(
 ) -> Iterator[Finding]:
     """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
     for path, node in _nodes_in(raw, Config, wrong):
-        key = [name for name in path if isinstance(name, str)][-1]
+        key = next(name for name in reversed(path) if isinstance(name, str))
         try:
             runtime = RUNTIME.get(key, ())
             yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)

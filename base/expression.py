@@ -33,8 +33,7 @@ def parse_expression(text: str) -> Function:
     All numbers are floats, none of which takes long to compute. It is a plain function, of which
     torch saves nothing with a scheduler's state. Where it has no finite value it raises UsageError.
 
-    Raises:
-        FormulaError: the text is no such formula, or too long.
+    Raises: FormulaError where the text is no such formula, or too long.
     """
     text = " ".join(text.split())
     if len(text) > LONGEST:
