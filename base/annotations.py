@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from base.errors import shown
-from base.expression import FormulaError, parse_expression
+from base.expression import parse_expression
 from base.sample_order import SampleOrder
 
 UNIONS = (Union, UnionType)
@@ -49,7 +49,7 @@ def read(value: Any, annotation: Any) -> Any:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         causes = (problem.get("ctx", {}).get("error") for problem in problems)
-        if said := [cause for cause in causes if isinstance(cause, FormulaError)]:
+        if said := [cause for cause in causes if cause and str(cause)]:  # by the formula's parser
             raise said[0] from None
         expected = in_words(annotation, problems[0])
         raise ValueError(f"expected {expected}, found {shown(value)}") from None
@@ -134,5 +134,5 @@ def _member(kind: type[enum.Enum], name: str | int) -> enum.Enum:
 def _tensor(value: Any) -> torch.Tensor:
     try:
         return torch.tensor(value, dtype=torch.get_default_dtype())
-    except (TypeError, RuntimeError) as error:  # text, or a number beyond all range
+    except (TypeError, ValueError, RuntimeError) as error:  # text, or a number beyond all range
         raise ValueError from error

@@ -12,14 +12,14 @@ from pydantic_core import ErrorDetails
 from base.annotations import in_words
 from base.base_trainer import BaseTrainer
 from base.build import check, split_node
-from base.config import Config, NodeConfig, ParamGroup
+from base.config import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
 from base.config_file import Node, merge, parse_overrides, plain, read_config, where_is
 from base.config_rules import LOADER_RUNTIME, check_rules
 from base.errors import ConfigError, Mistake, did_you_mean, shown
 from base.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 from base.signature import Finding, KeyPath, Parameters
 
-# The section of names for what is built from a key, wherever the schema has it.
+# The section of names for what is built from a key, wherever the schema has that key.
 SECTIONS = {
     "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
     "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
@@ -27,6 +27,8 @@ SECTIONS = {
     "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
     "callbacks": "callbacks",
 }  # fmt: skip
+# What is built where a config names nothing.
+STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
 # What the project itself passes to what is built there.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
@@ -97,13 +99,13 @@ def _schema_at(path: KeyPath) -> tuple[KeyPath, Any]:
     """Return a path as far as the schema knows it, and what the schema says there."""
     schema: Any = Config
     for depth, key in enumerate(path):
-        section = _section_in(schema)
+        fields = getattr(_section_in(schema), "model_fields", {})
         if isinstance(key, int):
             schema = get_args(schema)[0]
-        elif section is None or key not in section.model_fields:
-            return path[:depth], schema
+        elif key in fields:
+            schema = fields[key].annotation
         else:
-            schema = section.model_fields[key].annotation
+            return path[:depth], schema
     return path, schema
 
 
@@ -121,8 +123,7 @@ def _check_nodes(
     raw: Mapping[str, Any], wrong: Collection[KeyPath], mistakes: list[Mistake]
 ) -> Iterator[Finding]:
     """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
-    for path, node in _nodes_in(raw, Config, wrong):
-        key = next(name for name in reversed(path) if isinstance(name, str))
+    for key, path, node in _nodes_in(raw, wrong):
         try:
             runtime = RUNTIME.get(key, ())
             yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
@@ -133,25 +134,23 @@ def _check_nodes(
 
 
 def _nodes_in(
-    raw: Any, schema: Any, wrong: Collection[KeyPath], path: KeyPath = ()
-) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the nodes that a part of a config holds, not what the schema found `wrong`."""
-    section = _section_in(schema)
-    if section is None or raw is None or path in wrong:
-        return
-    if isinstance(raw, list):
-        for number, item in enumerate(raw):
-            yield from _nodes_in(item, section, wrong, (*path, number))
+    raw: Any, wrong: Collection[KeyPath], path: KeyPath = (), key: str = ""
+) -> Iterator[tuple[str, KeyPath, Any]]:
+    """Yield the nodes of a config, each with its key and path, but for what is found `wrong`."""
+    if path in wrong:
         return
     if isinstance(raw, str):
-        yield path, raw
-        return
-    if issubclass(section, NodeConfig):
-        node = {"type": section.model_fields["type"].default} | raw
-        if isinstance(node["type"], str) and isinstance(node.get("args"), dict | list | None):
-            yield path, node
-    for key, field in section.model_fields.items():
-        yield from _nodes_in(raw.get(key), field.annotation, wrong, (*path, key))
+        yield key, path, raw
+    elif isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from _nodes_in(item, wrong, (*path, number), key)
+    elif isinstance(raw, dict):
+        node = {"type": STOCK.get(key)} | raw
+        takes_args = isinstance(node.get("args"), dict | list | None)
+        if key and takes_args and isinstance(node["type"], str):
+            yield key, path, node
+        for name in SECTIONS:
+            yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
 
 
 def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]:

@@ -23,21 +23,17 @@ OPERATORS = {
 ALLOWED = f"numbers, epoch, pi, + - * / // % **, < <= > >= == !=, if else, {', '.join(FUNCTIONS)}"
 
 
-class FormulaError(ValueError):
-    """A text that is no formula; the message says what stands where, and what was expected."""
-
-
 def parse_expression(text: str) -> Function:
     """Return the function of `epoch` that a text states.
 
     All numbers are floats, none of which takes long to compute. It is a plain function, of which
     torch saves nothing with a scheduler's state. Where it has no finite value it raises UsageError.
 
-    Raises: FormulaError where the text is no such formula, or too long.
+    Raises: ValueError where the text is no such formula, or too long.
     """
     text = " ".join(text.split())
     if len(text) > LONGEST:
-        raise FormulaError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
+        raise ValueError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
     if "#" in text:  # with its lines joined, a comment would swallow all after it
         raise _refusal(text, text.index("#"))
     try:
@@ -60,9 +56,9 @@ def parse_expression(text: str) -> Function:
     return evaluate
 
 
-def _refusal(text: str, start: int, stop: int | None = None) -> FormulaError:
+def _refusal(text: str, start: int, stop: int | None = None) -> ValueError:
     found = shown(text[start:stop]) if text[start:stop] else "its end"
-    return FormulaError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
+    return ValueError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
 
 
 def _compiled(node: ast.expr, text: str) -> Function:
@@ -74,10 +70,9 @@ def _compiled(node: ast.expr, text: str) -> Function:
             return lambda epoch: epoch if name == "epoch" else math.pi
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
             return _applied(OPERATORS[type(op)], [operand], text)
-        case (
-            ast.BinOp(left=left, op=op, right=right)
-            | ast.Compare(left=left, ops=[op], comparators=[right])
-        ) if type(op) in OPERATORS:
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+            return _applied(OPERATORS[type(op)], [left, right], text)
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
             return _applied(OPERATORS[type(op)], [left, right], text)
         case ast.IfExp(test=test, body=body, orelse=orelse):
             is_met, yes, no = (_compiled(part, text) for part in (test, body, orelse))

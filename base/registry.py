@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from base.base_data_loader import BaseDataLoader
@@ -163,7 +164,6 @@ def _of_classes(section: str, packages: tuple[str, ...], base: type, *namespaces
     return Registry(section, packages, _class_of(base), dict.fromkeys(namespaces, _class_of(base)))
 
 
-LR_SCHEDULER = torch.optim.lr_scheduler.LRScheduler
 TORCHMETRICS = ("", ".classification", ".regression", ".text", ".image", ".audio", ".retrieval")
 DATA, MODEL, TRAINER = ("data_loader",), ("model",), ("trainer",)
 
@@ -206,7 +206,7 @@ METRICS = Registry(
 )
 OPTIMIZERS = _of_classes("optimizers", MODEL + TRAINER, torch.optim.Optimizer, "torch.optim")
 LR_SCHEDULERS = _of_classes(
-    "lr_schedulers", MODEL + TRAINER, LR_SCHEDULER, "torch.optim.lr_scheduler"
+    "lr_schedulers", MODEL + TRAINER, LRScheduler, "torch.optim.lr_scheduler"
 )
 CALLBACKS = _of_classes("callbacks", TRAINER, Callback)
 TRAINERS = _of_classes("trainers", TRAINER, BaseTrainer)
