@@ -80,6 +80,7 @@ MISTAKES = [
         "10:3: data_loader.in_memory: expected true, false or 'auto', found 'maybe'",
     ),
     ("loss: cross_entropy => loss: 3", "14:1: loss: expected a name or a mapping, found 3"),
+    ("loss: cross_entropy => loss: [x]", "14:1: loss: expected a name or a mapping, found ['x']"),
     ("loss: => callbacks: 5\nloss:", "14:1: callbacks: expected a list, found 5"),
     ("loss: => logger: [csv]\nloss:", "14:1: logger: expected a mapping, found ['csv']"),
     (
