@@ -4,15 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    model_validator,
-)  # fmt: skip
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from base.config_file import Node, plain, where_is
 from base.config_text import resolve
@@ -31,11 +23,7 @@ def _check_name(name: str) -> str:
 
 
 def check_monitor(monitor: str) -> str:
-    """Return what a monitor may be told to follow.
-
-    Raises:
-        ValueError: it is not that.
-    """
+    """Return what a monitor may be told to follow; ValueError for anything else."""
     if not MONITOR.fullmatch(monitor):
         raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {shown(monitor)}")
     return monitor
@@ -188,7 +176,7 @@ class Config(Section):
     callbacks: Nodes = Field(default_factory=list)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
 
-    _tree: Node | None = PrivateAttr(None)
+    _tree: Node | None = None
 
     def mistake(self, path: str, message: str) -> ConfigError:
         """Return the error for a mistake that shows only when parts are built."""
