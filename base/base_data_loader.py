@@ -75,17 +75,19 @@ class EpochBatchSampler(Sampler[BatchIndices]):
 
     def weight(self, number: int) -> float:
         """Return this rank's share of a global batch, 1.0 being an even one."""
-        size = self._global_size(number)
+        first = number % len(self) * self.global_batch_size
+        size = min(self.global_batch_size, self.num_samples - first)
         mine = size // self.world_size + (self.rank < size % self.world_size)
         return mine * self.world_size / size
 
     def count_samples(self, start: int, count: int) -> int:
         """Return the number of samples of some batches, over all ranks."""
-        return sum(map(self._global_size, range(start, start + count)))
+        return self._num_before(start + count) - self._num_before(start)
 
-    def _global_size(self, number: int) -> int:
-        first = number % len(self) * self.global_batch_size
-        return min(self.global_batch_size, self.num_samples - first)
+    def _num_before(self, number: int) -> int:
+        epochs, batches = divmod(number, len(self))
+        in_epoch = min(self.num_samples, len(self) * self.global_batch_size)
+        return epochs * in_epoch + batches * self.global_batch_size
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:

@@ -23,6 +23,7 @@ CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and o
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
 AGAIN = 2**32  # is added to a position for each time that it came before in the epoch
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
+progress = partial(tqdm, desc="reading data", leave=False, disable=None, delay=1)
 
 Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
 
@@ -132,33 +133,30 @@ class Samples(Dataset):
     ) -> Iterator[Any]:
         """Yield samples through transforms, the generators seeded for each if anything may draw."""
         keys = self._keys(epoch, positions.numpy()).tolist()
-        positions = positions & (AGAIN - 1)
-        indices = self.indices[positions]
+        rows = positions & (AGAIN - 1)
         may_draw = not (
             self.collate_fn is default_collate
             and draws_nothing(self.dataset)
             and all(map(is_deterministic, transforms))
         )
-        for position, index, key in zip(positions.tolist(), indices.tolist(), keys, strict=True):
+        for row, index, key in zip(rows.tolist(), self.indices[rows].tolist(), keys, strict=True):
             if may_draw:
                 seed_global_generators(key & MASK)
-            yield self._sample(position, index, transforms)
+            yield self._sample(row, index, transforms)
 
-    def _sample(self, position: int, index: int, transforms: Sequence[Callable]) -> Any:
+    def _sample(self, row: int, index: int, transforms: Sequence[Callable]) -> Any:
         try:
             if self.tensors:  # copies, since a transform may work in place
-                sample = tuple(tensor[position].clone() for tensor in self.tensors)
+                sample = tuple(tensor[row].clone() for tensor in self.tensors)
             else:
                 sample = self.dataset[index]
             return _transformed(sample, transforms)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{self._place(index)} cannot be read: {error}") from error
-        except Exception as error:  # a bug of any kind goes on, with the place added
-            error.add_note(f"This was {self._place(index)}.")
+        except Exception as error:
+            place = f"sample {index} of {type(self.dataset).__name__}"
+            if isinstance(error, OSError | EOFError):
+                raise DataError(f"{place} cannot be read: {error}") from error
+            error.add_note(f"This was {place}.")  # a bug of any kind goes on, with the place added
             raise
-
-    def _place(self, index: int) -> str:
-        return f"sample {index} of {type(self.dataset).__name__}"
 
     def _collate(self, samples: Sequence[Any]) -> Any:
         try:
@@ -180,25 +178,22 @@ class Samples(Dataset):
             UsageError: some samples have none.
             DataError: a sample cannot be read.
         """
-        known = getattr(self.dataset, attribute, None)
-        if getattr(self.dataset, "target_transform", None) is not None:
-            known = None  # the attribute holds what the transform has not seen
-        values = self._taken(take) if known is None else known
+        total, chosen = len(self.dataset), self.indices
+        values = getattr(self.dataset, attribute, None)
+        # which does not hold what a target transform gives
+        if values is None or getattr(self.dataset, "target_transform", None) is not None:
+            total, chosen = len(self), slice(None)
+            with _as_in_a_worker():
+                samples = self._read(torch.arange(total), (), epoch=0)
+                values = [take(sample) for sample in progress(samples, total=total)]
         with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
             values = torch.as_tensor(values)
-            total = len(self) if known is None else len(self.dataset)
             if values.shape == (total,) and bool((values == values.long()).all()):
-                return values.long() if known is None else values.long()[self.indices]
+                return values.long()[chosen]
+        name = type(self.dataset).__name__
         raise UsageError(
-            f"{type(self.dataset).__name__} has no {attribute} for the sampler, which needs a "
-            "whole number for each sample"
+            f"{name} has no {attribute} for the sampler, which needs a whole number for each sample"
         )
-
-    def _taken(self, take: Callable[[Any], Any]) -> list[Any]:
-        with _as_in_a_worker():
-            samples = self._read(torch.arange(len(self)), (), epoch=0)
-            bar = tqdm(samples, "reading data", len(self), leave=False, disable=None, delay=1)
-            return [take(sample) for sample in bar]
 
     # --- in memory ------------------------------------------------------------------------------
 
@@ -245,7 +240,7 @@ class Samples(Dataset):
         """Write every sample into `tensors`, and tell whether all of them fit."""
         kinds = [(tensor.dtype, tensor.shape[1:]) for tensor in tensors]
         chunks = torch.arange(len(self)).split(CHUNK)
-        for chunk in tqdm(chunks, desc="reading data", leave=False, disable=None, delay=1):
+        for chunk in progress(chunks):
             columns = read(chunk)
             if columns is None or [(c.dtype, c.shape[1:]) for c in columns] != kinds:
                 return False
