@@ -29,11 +29,7 @@ class SampleOrder:
 
 
 def numbered(positions: Tensor, num_samples: int) -> np.ndarray:
-    """Return positions (N,) with `AGAIN` added for each time that one came before.
-
-    Raises:
-        UsageError: they are not as many as the samples, or not among them.
-    """
+    """Return positions (N,) with `AGAIN` added for each time that one came before."""
     order = positions.numpy().astype(np.int64)  # a copy: the sampler may keep its own
     if order.shape != (num_samples,) or not 0 <= order.min() <= order.max() < num_samples:
         raise UsageError(
