@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,27 +16,16 @@ from base import distributed
 from base.device import free_memory, to_device
 from base.errors import DataError, UsageError
 from base.known_data import batch_reader, draws_nothing, is_deterministic
+from base.sample_order import AGAIN, BatchIndices
 from base.sample_rng import MASK, next_keys, preserved_rng, sample_keys, seed_global_generators
 
 CHUNK = 128  # samples put into memory at once
 CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and on an accelerator
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
-AGAIN = 2**32  # is added to a position for each time that it came before in the epoch
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
 progress = partial(tqdm, desc="reading data", leave=False, disable=None, delay=1)
 
 Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
-
-
-class BatchIndices(NamedTuple):
-    """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch.
-
-    One asked for repeatedly has `AGAIN` added each time, so that each has draws of its own. An
-    array, since a tensor would go to a worker through shared memory, which takes much longer.
-    """
-
-    epoch: int
-    positions: np.ndarray
 
 
 class Samples(Dataset):
