@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
 progress = partial(tqdm, desc="reading data", leave=False, disable=None, delay=1)
 
-Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
+Reader = Callable[[np.ndarray], list[Tensor] | None]  # positions (B,) to columns (B, ...)
 
 
 class Samples(Dataset):
@@ -69,22 +69,18 @@ class Samples(Dataset):
         """Whether batches are cut from tensors in memory, with nothing to do for each sample."""
         return bool(self.tensors) and not self.sample_transforms
 
-    def __getitems__(self, batch: BatchIndices) -> Any:
+    def __getitems__(self, asked: BatchIndices) -> Any:
         """Return the collated batch, or in a worker the DataError for the loader to raise."""
         try:
-            return self._batch(*batch)
+            if self.is_batched:
+                return next(self.batches([asked]))
+            with _as_in_a_worker():
+                batch = self._collate([*self._read(asked, self.sample_transforms)])
+            return self._augmented(batch, asked) if self.batch_transforms else batch
         except DataError as error:
             if get_worker_info() is None:
                 raise
             return error  # raised here, it would arrive with its traceback for a message
-
-    def _batch(self, epoch: int, positions: np.ndarray) -> Any:
-        if self.is_batched:
-            return next(self.batches([BatchIndices(epoch, positions)]))
-        read = self._read(torch.from_numpy(positions), self.sample_transforms, epoch=epoch)
-        with _as_in_a_worker():
-            batch = self._collate([*read])
-        return self._augmented(batch, epoch, positions) if self.batch_transforms else batch
 
     def batches(self, asked: Iterable[BatchIndices]) -> Iterator[Any]:
         """Yield batches of tensors in memory; small ones are cut several at once."""
@@ -100,35 +96,35 @@ class Samples(Dataset):
             if self.pin_memory:
                 columns = [column.pin_memory() for column in columns]
             columns = [column.split(sizes) for column in columns]
-            for (epoch, positions), *batch in zip(group, *columns, strict=True):
-                yield self._augmented(batch, epoch, positions) if self.batch_transforms else batch
+            for batch_asked, *batch in zip(group, *columns, strict=True):
+                yield self._augmented(batch, batch_asked) if self.batch_transforms else batch
 
-    def _augmented(self, batch: Any, epoch: int, positions: np.ndarray) -> list[Any]:
+    def _augmented(self, batch: Any, asked: BatchIndices) -> list[Any]:
         first, *others = _parts(batch)
-        keys = to_device(self._keys(epoch, positions), first.device)
+        keys = to_device(self._keys(asked), first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
             keys = next_keys(keys)  # equal draws would tie one transform to another
         return [first, *others]
 
-    def _keys(self, epoch: int, positions: np.ndarray) -> Tensor:
+    def _keys(self, asked: BatchIndices) -> Tensor:
         """Return the samples' keys (B,), another one each time that a position is asked for."""
+        epoch, positions = asked
         rows = positions & (AGAIN - 1)
         indices = self.indices.index_select(0, torch.from_numpy(rows))
         return sample_keys(self.seed, epoch, indices.add_(torch.from_numpy(positions - rows)))
 
-    def _read(
-        self, positions: Tensor, transforms: Sequence[Callable], *, epoch: int
-    ) -> Iterator[Any]:
+    def _read(self, asked: BatchIndices, transforms: Sequence[Callable]) -> Iterator[Any]:
         """Yield samples through transforms, the generators seeded for each if anything may draw."""
-        keys = self._keys(epoch, positions.numpy()).tolist()
-        rows = positions & (AGAIN - 1)
+        rows = asked.positions & (AGAIN - 1)
+        indices = self.indices[torch.from_numpy(rows)].tolist()
+        keys = self._keys(asked).tolist()
         may_draw = not (
             self.collate_fn is default_collate
             and draws_nothing(self.dataset)
             and all(map(is_deterministic, transforms))
         )
-        for row, index, key in zip(rows.tolist(), self.indices[rows].tolist(), keys, strict=True):
+        for row, index, key in zip(rows.tolist(), indices, keys, strict=True):
             if may_draw:
                 seed_global_generators(key & MASK)
             yield self._sample(row, index, transforms)
@@ -173,7 +169,7 @@ class Samples(Dataset):
         if values is None or getattr(self.dataset, "target_transform", None) is not None:
             total, chosen = len(self), slice(None)
             with _as_in_a_worker():
-                samples = self._read(torch.arange(total), (), epoch=0)
+                samples = self._read(BatchIndices(0, np.arange(total)), ())
                 values = [take(sample) for sample in progress(samples, total=total)]
         with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
             values = torch.as_tensor(values)
@@ -200,7 +196,7 @@ class Samples(Dataset):
             )
         known = list(takewhile(is_deterministic, self.sample_transforms))
         with _as_in_a_worker():
-            ends = self._columns(torch.tensor([0, len(self) - 1]), known)
+            ends = self._columns(np.array([0, len(self) - 1]), known)
             if ends is None:
                 return NO_COLUMNS
             num_bytes = sum(column[0].nbytes for column in ends) * len(self)
@@ -228,18 +224,19 @@ class Samples(Dataset):
     def _fill(self, tensors: Sequence[Tensor], read: Reader) -> bool:
         """Write every sample into `tensors`, and tell whether all of them fit."""
         kinds = [(tensor.dtype, tensor.shape[1:]) for tensor in tensors]
-        chunks = torch.arange(len(self)).split(CHUNK)
-        for chunk in progress(chunks):
-            columns = read(chunk)
+        for start in progress(range(0, len(self), CHUNK)):
+            columns = read(np.arange(start, min(start + CHUNK, len(self))))
             if columns is None or [(c.dtype, c.shape[1:]) for c in columns] != kinds:
                 return False
             for tensor, column in zip(tensors, columns, strict=True):
-                tensor[chunk[0] : chunk[-1] + 1] = column
+                tensor[start : start + CHUNK] = column
         return True
 
-    def _columns(self, positions: Tensor, transforms: Sequence[Callable]) -> list[Tensor] | None:
+    def _columns(
+        self, positions: np.ndarray, transforms: Sequence[Callable]
+    ) -> list[Tensor] | None:
         """Return samples as tensors (B, ...), or None where they are no plain tuples of such."""
-        samples = [*self._read(positions, transforms, epoch=0)]
+        samples = [*self._read(BatchIndices(0, positions), transforms)]
         try:
             columns = default_collate(samples)
         except (TypeError, RuntimeError, LookupError):
