@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from itertools import pairwise, product
 from typing import Any
 
@@ -278,3 +279,10 @@ def _lbfgs_takes_whole_steps(config: Config) -> Iterator[Finding]:
 def _epoch_has_one_length(config: Config) -> Iterator[Finding]:
     if config.trainer.len_epoch is not None and config.trainer.limit_batches is not None:
         yield ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"
+
+
+@rule("logger")
+def _wandb_is_there(config: Config) -> Iterator[Finding]:
+    spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
+    if config.logger.wandb is not None and (spec is None or spec.origin is None):
+        yield ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"
