@@ -36,6 +36,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)  # slow
     yield
     wandb.teardown()
+    setup_logging(None)  # forgets what was said, which the next log file would begin with
 
 
 @pytest.fixture
