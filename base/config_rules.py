@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from itertools import pairwise, product
 from typing import Any
 
@@ -260,3 +261,10 @@ def _lbfgs_takes_whole_steps(config: Config) -> Iterator[Finding]:
     for key, values in free.items():
         if config.optimizer.type == "LBFGS" and getattr(config.trainer, key) not in values:
             yield ("trainer", key), "LBFGS evaluates a whole step itself; remove it"
+
+
+@rule("logger")
+def _wandb_is_there(config: Config) -> Iterator[Finding]:
+    spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
+    if config.logger.wandb is not None and (spec is None or spec.origin is None):
+        yield ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"

@@ -104,6 +104,7 @@ def _open_logger(run: RunDirectory, start: Start, config: Config) -> Iterator[Ru
         run,
         tensorboard=config.logger.tensorboard,
         csv=config.logger.csv,
+        wandb=None if config.logger.wandb is None else config.model_dump(),
         resume_epoch=state["epoch"],
         resume_step=state["step"],
         mid_epoch=state["batch"] > 0,

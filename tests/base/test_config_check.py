@@ -56,7 +56,19 @@ MISTAKES = [
     ("name: t\n => ", "1:1: name: missing, the config needs it"),
     ("loss: cross_entropy => loss: null", "14:1: loss: missing, the config needs it"),
     ("  type: AdamW\n => ", "17:1: optimizer.type: missing, the config needs it"),
-    ("metrics: => logger: {wandb: true}\nmetrics:", "15:10: logger.wandb: unknown key"),
+    (
+        "metrics: => logger: {csw: true}\nmetrics:",
+        "15:10: logger.csw: unknown key (did you mean 'csv'?)",
+    ),
+    (
+        "metrics: => logger: {wandb: {mode: of}}\nmetrics:",
+        "15:18: logger.wandb.mode: "
+        "expected 'online', 'offline', 'disabled' or null, found 'of'",
+    ),
+    (
+        "metrics: => logger: {wandb: 3}\nmetrics:",
+        "15:10: logger.wandb: expected a mapping, found 3",
+    ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),
     ("name: t => name: 3", "1:1: name: expected text, found 3"),
