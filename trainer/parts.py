@@ -1,7 +1,6 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
@@ -16,6 +15,7 @@ from base import BaseDataLoader, Callback
 from base.build import build, split_node
 from base.checkpoint import read_checkpoint
 from base.config import Config, ModelConfig, NodeConfig, ParamGroup
+from base.config_rules import PLATEAU
 from base.device import to_device
 from base.errors import CheckpointError, ConfigError, Mistake
 from base.registry import (
@@ -29,8 +29,8 @@ from base.registry import (
     Registry,
 )  # fmt: skip
 from base.signature import FALLBACKS, Parameters
+from trainer.batches import count_steps
 from trainer.config_change import LENGTHS
-from trainer.trainer import count_batches
 
 log = logging.getLogger("train")
 
@@ -69,12 +69,11 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
         model.apply(lambda module: _initialise(module, init))
     if section.weights is not None and load_weights:
         load_matching(model, Path(section.weights))
-    names = [name for name, _ in model.named_parameters()]
     for number, pattern in enumerate(section.freeze):
-        if not any(fnmatchcase(name, pattern) for name in names):
+        matching = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
+        if not matching:
             raise config.mistake(f"model.freeze.{number}", f"{pattern!r} matches no parameter")
-    for name, parameter in model.named_parameters():
-        if any(fnmatchcase(name, pattern) for pattern in section.freeze):
+        for parameter in matching:
             parameter.requires_grad_(False)
     layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
     return model.to(device, memory_format=layout)
@@ -116,26 +115,17 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
 
     An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
     """
-    layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    old = _num_outputs(layers[-1][1])
-    if old == num_classes:
-        return
+    kinds = nn.Linear | nn.Conv2d
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    num_old = len(layers[-1][1].weight)  # (outputs, inputs, ...)
     for name, layer in layers:
-        if _num_outputs(layer) != old:
+        if len(layer.weight) != num_old or num_old == num_classes:
             continue
         if isinstance(layer, nn.Linear):
             new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
         else:
             new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
         model.set_submodule(name, new)
-
-
-def _num_outputs(layer: nn.Linear | nn.Conv2d) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def load_matching(model: nn.Module, path: Path) -> None:
@@ -240,12 +230,12 @@ def build_lr_scheduler(
     section = config.lr_scheduler
     if section is None:
         return None
-    steps = math.ceil(count_batches(config.trainer, data_loader) / config.trainer.accumulate)
-    length = config.trainer.epochs * (steps if section.interval == "step" else 1)
+    is_stepped = section.interval == "step"
+    length = config.trainer.epochs * (count_steps(config.trainer, data_loader) if is_stepped else 1)
     runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
     runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     node = section.model_copy(update=_with_lengths(section.node(), length))
-    if section.type == "ReduceLROnPlateau":
+    if section.type == PLATEAU:
         runtime["mode"] = config.trainer.monitor.split()[0]
     return build_part(config, "lr_scheduler", node, LR_SCHEDULERS, **runtime)
 
