@@ -97,8 +97,9 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     """Print and write scikit-learn's classification report, and what was confused with what.
 
     Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
-    of the others, and only the report's averages are printed.
+    of the others, the most frequent first, and only the report's averages are printed.
     """
+    import pandas as pd
     from sklearn.metrics import classification_report
 
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
@@ -110,10 +111,12 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     if len(labels) <= MAX_MATRIX_CLASSES:
         print(report)
         write_matrix(truth, prediction, labels, folder)
-    else:
-        heading, *_, averages = report.split("\n\n")
-        print(heading, averages, sep="\n\n")
-        write_confusions(truth, prediction, labels, folder / "confusions.csv")
+        return
+    heading, *_, averages = report.split("\n\n")
+    print(heading, averages, sep="\n\n")
+    names, is_wrong = np.asarray(labels), truth != prediction
+    others = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
+    write_atomic(folder / "confusions.csv", pd.DataFrame(others).value_counts().to_csv())
 
 
 def write_matrix(
@@ -131,28 +134,13 @@ def write_matrix(
     plot_confusion_matrix(matrix, labels, folder / "confusion_matrix.png")
 
 
-def write_confusions(
-    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], path: Path
-) -> None:
-    """Write how often each class was taken for which other, the most frequent first."""
-    import pandas as pd
-
-    names = np.asarray(labels)
-    is_wrong = truth != prediction
-    pairs = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
-    write_atomic(path, pd.DataFrame(pairs).value_counts().to_csv())
-
-
 def regression_scores(predictions: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the mean absolute error, the root mean squared error and R2."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+    scores = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "r2": r2_score}
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
-    return {
-        "mae": float(mean_absolute_error(truth, prediction)),
-        "rmse": float(root_mean_squared_error(truth, prediction)),
-        "r2": float(r2_score(truth, prediction)),
-    }
+    return {name: float(score(truth, prediction)) for name, score in scores.items()}
 
 
 def show_worst(
@@ -165,11 +153,12 @@ def show_worst(
     images = loader.inputs_at(worst.numpy())
     if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
         return
+    columns = [predictions[key][worst].tolist() for key in ("target", "prediction", "confidence")]
     titles = [
-        f"{labels[predictions['target'][i]]}, not {labels[predictions['prediction'][i]]}"
-        if predictions["target"][i] != predictions["prediction"][i]
-        else f"{labels[predictions['target'][i]]}, {predictions['confidence'][i]:.0%} sure"
-        for i in worst.tolist()
+        f"{labels[true]}, not {labels[taken]}"
+        if taken != true
+        else f"{labels[true]}, {share:.0%} sure"
+        for true, taken, share in zip(*columns, strict=True)
     ]
     plot_image_sheet(images.cpu(), titles, path)
 
