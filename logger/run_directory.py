@@ -63,10 +63,9 @@ class RunDirectory:
             holder = f" (pid {pid})" if pid else ""
             raise UsageError(f"{self.path} is in use by another process{holder}") from None
         except OSError as error:
+            advice = "start no second process on this run"
             logging.getLogger("train").warning(
-                "%s: this file system has no locks (%s); start no second process on this run",
-                self.path,
-                error.strerror,
+                "%s: this file system has no locks (%s); %s", self.path, error.strerror, advice
             )
 
     def release(self) -> None:
@@ -106,27 +105,22 @@ def new_run_id() -> str:
     return datetime.now().strftime(RUN_ID_FORMAT)
 
 
-def acquire_new(parent: Path, run_id: str | None = None) -> RunDirectory:
+def acquire_new(parent: Path) -> RunDirectory:
     """Make a run directory that did not exist before in `parent`, and acquire it.
 
     Raises:
-        UsageError: the given `run_id` is no valid name or exists already.
         WriteError: the directory cannot be made.
     """
-    if run_id is not None:
-        check_run_id(run_id)
     while True:
-        run = RunDirectory(Path(parent) / (run_id or new_run_id()))
+        run = RunDirectory(Path(parent) / new_run_id())
         try:
             run.path.mkdir(parents=True)
-        except FileExistsError:
-            if run_id is not None or not run.path.is_dir():
-                raise UsageError(f"{run.path} exists already; name another run") from None
         except OSError as error:
+            if run.path.is_dir():
+                continue  # another process's, of the same microsecond
             raise write_error(run.path, error) from error
-        else:
-            run.acquire()
-            return run
+        run.acquire()
+        return run
 
 
 def check_run_id(run_id: str) -> None:
