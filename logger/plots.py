@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from base.files import write_atomic
+from base.monitor import Monitor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def plot_curves(
     for position, name in enumerate(names, start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
         _draw_quantity(axes, rows, name, x)
-        if best_epoch is not None:
+        if best_epoch:
             axes.axvline(best_epoch, **BEST)
         if position > len(names) - num_columns:
             axes.set_xlabel(x, color=INK)
@@ -58,8 +59,8 @@ def plot_curves(
     handles = [Line2D([], [], color=TRAIN, linewidth=1.8, label="training")]
     if any(key.startswith("val_") for row in rows for key in row):
         handles.append(Line2D([], [], color=VALID, linewidth=1.8, label="validation"))
-    if best_epoch is not None:
-        handles.append(Line2D([], [], label=f"best epoch: {best_epoch:g} ({monitor})", **BEST))
+    if best_epoch:
+        handles.append(Line2D([], [], label=f"best epoch: {best_epoch} ({monitor})", **BEST))
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
     if len(handles) > 1:
         place = "outside lower center"
@@ -74,13 +75,12 @@ def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return sorted(names, key=lambda name: (name != "loss", name == "lr"))
 
 
-def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> float | None:
-    mode, _, column = monitor.partition(" ")
-    scores = [(row[column], row["epoch"]) for row in rows if math.isfinite(row.get(column, np.nan))]
-    if not scores or mode not in ("min", "max"):
-        return None
-    sign = 1 if mode == "min" else -1
-    return min(scores, key=lambda score: sign * score[0])[1]  # the first of equals, as the monitor
+def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
+    watch = Monitor(monitor)
+    for row in rows:
+        if watch.column in row:
+            watch.update(row)
+    return watch.best_epoch
 
 
 def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, x: str) -> None:
