@@ -14,7 +14,7 @@ from base.config import Config, DatasetConfig
 from base.config_rules import loader_parameters
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
-from trainer.parts import build_part
+from trainer.parts import build_part, build_parts
 
 log = logging.getLogger("train")
 
@@ -99,10 +99,7 @@ def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
         section, _, key = place.partition(".")
         nodes = getattr(getattr(config, section), key, None)
         if nodes is not None:
-            return [
-                build_part(config, f"{place}.{number}", node, TRANSFORMS)
-                for number, node in enumerate(nodes)
-            ]
+            return build_parts(config, place, nodes, TRANSFORMS)
     return []
 
 

@@ -1,7 +1,7 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import pairwise
@@ -50,6 +50,14 @@ def build_part(
         raise ConfigError(mistakes) from error
 
 
+def build_parts(
+    config: Config, path: str, nodes: Sequence[NodeConfig], registry: Registry
+) -> list[Any]:
+    """Build each node of a list of the config."""
+    numbered = enumerate(nodes)
+    return [build_part(config, f"{path}.{number}", node, registry) for number, node in numbered]
+
+
 # --- model, loss, metrics -----------------------------------------------------------------------
 
 
@@ -60,7 +68,7 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
 
     Raises:
         ConfigError: a pattern of `freeze` matches no parameter.
-        CheckpointError: `weights` cannot be read or share no key with the model.
+        CheckpointError: weights cannot be fetched or read, or share no key with the model.
     """
     section = config.model
     model = _build_bare_model(config, section)
@@ -84,9 +92,6 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
 
     A torchvision model that starts from weights of torchvision's may have another number of classes
     than they do: it gets a new head.
-
-    Raises:
-        CheckpointError: the weights cannot be fetched.
     """
     args = section.args if isinstance(section.args, dict) else {}
     is_theirs = MODELS.find(section.type).__module__.startswith("torchvision.")
@@ -174,10 +179,8 @@ def build_loss(config: Config, device: torch.device) -> Callable:
 
 def build_metrics(config: Config) -> dict[str, Callable]:
     """Return the metrics by their columns."""
-    return {
-        metric.column: build_part(config, f"metrics.{number}", metric, METRICS)
-        for number, metric in enumerate(config.metrics)
-    }
+    columns = [metric.column for metric in config.metrics]
+    return dict(zip(columns, build_parts(config, "metrics", config.metrics, METRICS), strict=True))
 
 
 # --- optimizer, scheduler, callbacks ------------------------------------------------------------
@@ -258,7 +261,4 @@ def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 def build_callbacks(config: Config) -> list[Callback]:
     """Return the callbacks in the order in which they act."""
-    return [
-        build_part(config, f"callbacks.{number}", node, CALLBACKS)
-        for number, node in enumerate(config.callbacks)
-    ]
+    return build_parts(config, "callbacks", config.callbacks, CALLBACKS)
