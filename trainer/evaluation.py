@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from base import BaseDataLoader
 from base.files import write_atomic, write_error
 from base.metric_tracker import MetricTracker
+from logger.plots import plot_confusion_matrix, plot_image_sheet
 from trainer.trainer import Trainer
 
 NUM_WORST = 32
@@ -66,8 +68,7 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     Raises:
         WriteError: the folder cannot be written.
     """
-    tracker = PredictionTracker(trainer.metrics, device=trainer.device)
-    trainer.valid_metrics = tracker
+    tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
     metrics = trainer.evaluate()
     predictions = tracker.predictions()
     try:
@@ -81,7 +82,8 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     elif tracker.kind == "regression":
         metrics |= regression_scores(predictions)
     if predictions:
-        write_predictions(predictions, folder / "predictions.csv")
+        table = pd.DataFrame({name: values.numpy() for name, values in predictions.items()})
+        write_atomic(folder / "predictions.csv", table.to_csv(index_label="index"))
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
@@ -99,7 +101,6 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
     of the others, the most frequent first, and only the report's averages are printed.
     """
-    import pandas as pd
     from sklearn.metrics import classification_report
 
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
@@ -123,10 +124,7 @@ def write_matrix(
     truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], folder: Path
 ) -> None:
     """Write and draw the confusion matrix, rows the true classes."""
-    import pandas as pd
     from sklearn.metrics import confusion_matrix
-
-    from logger.plots import plot_confusion_matrix
 
     matrix = confusion_matrix(truth, prediction, labels=range(len(labels)))
     table = pd.DataFrame(matrix, index=pd.Index(labels, name="true \\ predicted"), columns=labels)
@@ -147,8 +145,6 @@ def show_worst(
     loader: BaseDataLoader, predictions: Mapping[str, Tensor], labels: Sequence[str], path: Path
 ) -> None:
     """Draw the samples with the highest loss, where inputs are images (B, C, H, W), C 1 or 3."""
-    from logger.plots import plot_image_sheet
-
     worst = predictions["loss"].argsort(descending=True)[:NUM_WORST]
     images = loader.inputs_at(worst.numpy())
     if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
@@ -161,11 +157,3 @@ def show_worst(
         for true, taken, share in zip(*columns, strict=True)
     ]
     plot_image_sheet(images.cpu(), titles, path)
-
-
-def write_predictions(predictions: Mapping[str, Tensor], path: Path) -> None:
-    """Write one row for each sample, by its position in the test data."""
-    import pandas as pd
-
-    table = pd.DataFrame({name: values.numpy() for name, values in predictions.items()})
-    write_atomic(path, table.to_csv(index_label="index"))
