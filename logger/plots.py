@@ -220,8 +220,6 @@ def _lighten(axes: "Axes") -> None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
+    figure.savefig(png, format="png")
     write_atomic(path, png.getvalue())

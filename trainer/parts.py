@@ -207,9 +207,8 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
         groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
     if left:
         groups.append({"params": list(left.values())})
-    params = groups if section.param_groups else list(left.values())
     runtime = {"fused": True} if _can_fuse(section.type, model, loss) else {}
-    return build_part(config, "optimizer", section, OPTIMIZERS, params=params, **runtime)
+    return build_part(config, "optimizer", section, OPTIMIZERS, params=groups, **runtime)
 
 
 def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
