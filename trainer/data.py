@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from base import BaseDataLoader, distributed
-from base.config import Config, DatasetConfig
+from base.config import Config
 from base.config_rules import loader_parameters
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
@@ -23,6 +23,7 @@ log = logging.getLogger("train")
 TRAIN_TRANSFORM = ("dataset.transform",)
 VALID_TRANSFORM = ("valid_dataset.transform", "dataset.valid_transform", *TRAIN_TRANSFORM)
 TEST_TRANSFORM = ("test_dataset.transform", *VALID_TRANSFORM)
+WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, where it takes them
 
 
 def build_data(
@@ -34,13 +35,11 @@ def build_data(
         DataError: the data is missing, damaged, or does not fit the split.
     """
     with _data_errors(), _main_process_first():
-        loader = build_loader(config, config.dataset, "dataset")
+        loader = build_loader(config, "dataset")
         if config.valid_dataset is None:
             valid_loader = loader.split_validation()
         else:
-            valid_loader = build_loader(
-                config, config.valid_dataset, "valid_dataset", shuffle=False, validation_split=0
-            )
+            valid_loader = build_loader(config, "valid_dataset", **WHOLE_IN_ORDER)
         _prepare(loader, config, device, TRAIN_TRANSFORM, "training")
         if valid_loader is not None:
             _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation")
@@ -68,18 +67,13 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
         )
     changes = {} if config.test_dataset else {"training": False}
     with _data_errors(), _main_process_first():
-        loader = build_loader(
-            config, config.test_dataset, "test_dataset",
-            shuffle=False, validation_split=0, **changes,
-        )  # fmt: skip
+        loader = build_loader(config, "test_dataset", **WHOLE_IN_ORDER, **changes)
         _prepare(loader, config, device, TEST_TRANSFORM, "test")
     return loader
 
 
-def build_loader(
-    config: Config, dataset: DatasetConfig | None, path: str, **changes: Any
-) -> BaseDataLoader:
-    """Build the configured loader over a dataset, with some of its args changed.
+def build_loader(config: Config, section: str, **changes: Any) -> BaseDataLoader:
+    """Build the configured loader over a section's dataset, with some of its args changed.
 
     Raises:
         DataError: the data is missing or damaged.
@@ -88,8 +82,8 @@ def build_loader(
     if changed := {key: value for key, value in changes.items() if key in loader.by_name}:
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
     with _data_errors():
-        if dataset is not None:
-            runtime["dataset"] = build_part(config, path, dataset, DATASETS)
+        if (dataset := getattr(config, section)) is not None:
+            runtime["dataset"] = build_part(config, section, dataset, DATASETS)
         return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 

@@ -101,7 +101,7 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
     of the others, the most frequent first, and only the report's averages are printed.
     """
-    from sklearn.metrics import classification_report
+    from sklearn.metrics import classification_report, confusion_matrix
 
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
     report = classification_report(
@@ -109,23 +109,14 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
         labels=range(len(labels)), target_names=labels, digits=4, zero_division=0,
     )  # fmt: skip
     write_atomic(folder / "report.txt", report)
-    if len(labels) <= MAX_MATRIX_CLASSES:
-        print(report)
-        write_matrix(truth, prediction, labels, folder)
+    if len(labels) > MAX_MATRIX_CLASSES:
+        heading, *_, averages = report.split("\n\n")
+        print(heading, averages, sep="\n\n")
+        names, is_wrong = np.asarray(labels), truth != prediction
+        others = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
+        write_atomic(folder / "confusions.csv", pd.DataFrame(others).value_counts().to_csv())
         return
-    heading, *_, averages = report.split("\n\n")
-    print(heading, averages, sep="\n\n")
-    names, is_wrong = np.asarray(labels), truth != prediction
-    others = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
-    write_atomic(folder / "confusions.csv", pd.DataFrame(others).value_counts().to_csv())
-
-
-def write_matrix(
-    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], folder: Path
-) -> None:
-    """Write and draw the confusion matrix, rows the true classes."""
-    from sklearn.metrics import confusion_matrix
-
+    print(report)
     matrix = confusion_matrix(truth, prediction, labels=range(len(labels)))
     table = pd.DataFrame(matrix, index=pd.Index(labels, name="true \\ predicted"), columns=labels)
     write_atomic(folder / "confusion_matrix.csv", table.to_csv())

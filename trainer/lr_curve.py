@@ -33,7 +33,7 @@ def plot_lr(config: Config) -> Path:
         message = f"{kind} follows {config.trainer.monitor!r}: only training shows its curve"
         raise config.mistake("lr_scheduler", message)
     device = torch.device("cpu")
-    data_loader = build_loader(config, config.dataset, "dataset")
+    data_loader = build_loader(config, "dataset")
     model = parts.build_model(config, device, load_weights=False)
     optimizer = parts.build_optimizer(config, model, parts.build_loss(config, device))
     scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
