@@ -65,16 +65,21 @@ class _Early(logging.handlers.BufferingHandler):
         return len(self.buffer) > self.capacity
 
 
-class _Console(logging.Handler):
+class _Console(logging.StreamHandler):
     """Messages on the present stdout, which notebooks replace, written around a live bar."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        kind = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        try:
-            tqdm.write(kind + self.format(record), file=sys.stdout)
-            sys.stdout.flush()
-        except (OSError, ValueError):  # closed by its reader
-            self.handleError(record)
+    def __init__(self) -> None:
+        super().__init__(self)  # it is its own stream
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout, end="")
+
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 class _LogFile(logging.FileHandler):
