@@ -310,7 +310,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(
     (run / "checkpoints" / "model_best.pth").write_bytes(b"of an earlier life")
     code, _, err = command("-r", run)
     assert code == 3
-    assert err == f"{run}: has no checkpoint yet; start it anew with -c\n"
+    assert err == f"{run}: has no checkpoint yet; start it anew with train.py -c\n"
     code, _, _ = command("-c", "blobs.yaml", "--run-id", "run", "trainer.monitor=off")
     assert code == 0
     assert not checkpoint(run, "model_best.pth").exists()
