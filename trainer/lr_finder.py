@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ def find_lr(trainer: Trainer) -> float | None:
         DivergedError: the loss is not finite from the first step on.
         WriteError: the plot cannot be written.
     """
-    _check_steps(trainer)
+    if trainer.needs_closure or type(trainer).train_batch is not Trainer.train_batch:
+        raise UsageError(
+            "--find-lr: expected one optimizer that steps at a given rate; LBFGS searches for its "
+            "own, and a train_batch of one's own may have several"
+        )
     trainer.begin(RunLogger(None))
     rates = np.geomspace(LOWEST, HIGHEST, NUM_STEPS)
     losses = list(_losses(trainer, rates))
@@ -47,12 +52,10 @@ def find_lr(trainer: Trainer) -> float | None:
         raise DivergedError(f"--find-lr: the loss is not finite at a learning rate of {LOWEST:g}")
     smooth = smoothed(losses)
     suggestion = steepest(rates, smooth)
-    path = Path(f"{trainer.config.name}-lr-finder.png")
-    title = f"{trainer.config.name}: training loss, the learning rate rising with each step"
-    plot_rate_search(rates[: len(smooth)], smooth, path, title=title, suggestion=suggestion)
-    log.info(
-        "%d steps, up to a learning rate of %.2g: %s", len(losses), rates[len(losses) - 1], path
-    )
+    name, tried = trainer.config.name, rates[: len(losses)]
+    path, title = Path(f"{name}-lr-finder.png"), f"{name}: loss, the learning rate rising by step"
+    plot_rate_search(tried, smooth, path, title=title, suggestion=suggestion)
+    log.info("%d steps, up to a learning rate of %.2g: %s", len(tried), tried[-1], path)
     if suggestion is None:
         log.warning("the loss falls at no learning rate; --overfit 200 looks closer")
     else:
@@ -60,30 +63,19 @@ def find_lr(trainer: Trainer) -> float | None:
     return suggestion
 
 
-def _check_steps(trainer: Trainer) -> None:
-    if trainer.needs_closure:
-        raise UsageError("--find-lr: LBFGS searches along each step for a rate of its own")
-    if type(trainer).train_batch is not Trainer.train_batch:
-        name = type(trainer).__name__
-        raise UsageError(f"--find-lr: {name} has a train_batch of its own, which owns the steps")
+def set_rates(trainer: Trainer, lr: float | None = None) -> None:
+    """Give the parameter groups the config's rates, or those in their ratios to `lr`.
 
-
-def configured_rates(trainer: Trainer) -> list[float]:
-    """Return what the config says of each parameter group's rate; a scheduler starts elsewhere."""
-    default = float(trainer.optimizer.defaults["lr"])
-    own = [g.model_extra.get("lr", default) for g in trainer.config.optimizer.param_groups]
-    return own + [default] * (len(trainer.optimizer.param_groups) - len(own))
-
-
-def set_rates(trainer: Trainer, rates: Sequence[float]) -> None:
-    """Set the learning rate of each parameter group."""
-    for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    A scheduler has set others when it was built.
+    """
+    default = trainer.optimizer.defaults["lr"]
+    own = [group.model_extra.get("lr", default) for group in trainer.config.optimizer.param_groups]
+    for group, rate in zip_longest(trainer.optimizer.param_groups, own, fillvalue=default):
+        group["lr"] = rate if lr is None else rate / default * lr
 
 
 def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[float]:
     """Yield the loss of one optimizer step at each rate, until it diverges."""
-    own = configured_rates(trainer)
     lowest, recent = math.inf, []
     set_training(trainer.model)
     batches = _batches(trainer)
@@ -91,7 +83,7 @@ def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[float]:
     bar = ProgressBar(len(rates) * step_size, description="learning rates")
     with bar, failures_explained(trainer), suppress(DivergedError):
         for rate in rates:
-            set_rates(trainer, [rate * each / trainer.optimizer.defaults["lr"] for each in own])
+            set_rates(trainer, float(rate))
             for batch in batches:
                 trainer.train_batch(batch)
                 bar.update(trainer.batch_size)
@@ -153,10 +145,9 @@ def _descents(losses: Sequence[float], *, rise: float) -> Iterator[tuple[int, in
 def _command(trainer: Trainer, rate: float) -> str:
     """Return this command with the rate in place of the search."""
     scale = rate / trainer.optimizer.defaults["lr"]
-    groups = enumerate(trainer.config.optimizer.param_groups)
     own = [
         f"optimizer.param_groups.{number}.lr={group.model_extra['lr'] * scale:.2g}"
-        for number, group in groups
+        for number, group in enumerate(trainer.config.optimizer.param_groups)
         if "lr" in group.model_extra
     ]
     given = [argument for argument in sys.argv if argument != "--find-lr"]

@@ -19,7 +19,8 @@ class _Mixing(Callback):
     come from torch's generator of the rank, which a checkpoint holds.
 
     Raises:
-        UsageError: a number is out of its range, or the loss does not take such targets.
+        UsageError: a number is out of its range, the loss does not take such targets, or the
+            batch is another.
     """
 
     def __init__(self, num_classes: int, alpha: float = 1.0, p: float = 1.0) -> None:
@@ -48,17 +49,15 @@ class _Mixing(Callback):
         images, target = input_and_target(batch)
         if hasattr(target, "labels"):
             return batch
-        if not (_is(images, 4, is_float=True) and _is(target, 1, is_float=False)):
-            raise UsageError(
-                f"{self.name}: expected float images (B, C, H, W) and class numbers (B,), found "
-                f"{_found(images)} and {_found(target)}"
-            )
         if self.p < 1 and torch.rand(()) >= self.p:
             return batch
         try:
             images, mixed = self.mix(images, target)
-        except RuntimeError as error:  # a target beyond num_classes
-            raise UsageError(f"{self.name}: num_classes is {self.num_classes}: {error}") from error
+        except (RuntimeError, ValueError) as error:  # of another kind, or beyond num_classes
+            raise UsageError(
+                f"{self.name}: expected float images (B, C, H, W) and class numbers (B,) below "
+                f"{self.num_classes}: {error}"
+            ) from error
         mixed.labels = mixed.argmax(dim=1)  # for `Trainer.measure`
         return images, mixed
 
@@ -69,15 +68,3 @@ class MixUp(_Mixing):
 
 class CutMix(_Mixing):
     """Puts a piece of an image into another. Yun et al., 2019, https://arxiv.org/abs/1905.04899"""
-
-
-def _is(value: Any, num_dimensions: int, *, is_float: bool) -> bool:
-    if not isinstance(value, torch.Tensor) or value.ndim != num_dimensions:
-        return False
-    return value.is_floating_point() == is_float
-
-
-def _found(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {tuple(value.shape)}"
-    return f"a {type(value).__name__}"

@@ -13,7 +13,7 @@ from base.errors import UsageError
 from logger import ProgressBar, RunLogger
 from logger.console import format_values
 from trainer.failure import failures_explained
-from trainer.lr_finder import configured_rates, set_rates
+from trainer.lr_finder import set_rates
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -37,7 +37,7 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
     if not any(parameter.requires_grad for parameter in trainer.parameters):
         raise UsageError("--overfit: every parameter is frozen")
     trainer.num_batches = 1  # so every batch is a step, whatever `accumulate` says
-    set_rates(trainer, configured_rates(trainer))
+    set_rates(trainer)
     set_training(trainer.model)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
     batch = trainer.start_batch(next(trainer.data_loader.batches(0, 1)))

@@ -95,10 +95,8 @@ def test_groups_keep_the_ratio_of_the_config(tree, load, here, monkeypatch, capl
     tree["lr_scheduler"] = schedule
     built = train.assemble(load(tree), torch.device("cpu"))
     seen = []
-    set_rates = module.set_rates
-    monkeypatch.setattr(
-        module, "set_rates", lambda t, rates: (seen.append(rates), set_rates(t, rates))
-    )
+    built.optimizer_step = lambda: seen.append([g["lr"] for g in built.optimizer.param_groups])
+    monkeypatch.setattr(module, "steepest", lambda rates, losses: 0.0123)
     monkeypatch.setattr(module.log, "propagate", True)
     monkeypatch.setattr(module, "NUM_STEPS", 60)
     caplog.set_level("INFO", "train")
@@ -124,9 +122,9 @@ def test_what_has_no_one_rate_is_refused(make_trainer, points, here):
             raise AssertionError
 
     model = nn.Linear(5, 3)
-    with pytest.raises(UsageError, match="--find-lr: Own has a train_batch of its own"):
+    with pytest.raises(UsageError, match="--find-lr: expected one optimizer that steps at a given"):
         find_lr(make_trainer(model, points, trainer_class=Own))
-    with pytest.raises(UsageError, match="--find-lr: LBFGS searches"):
+    with pytest.raises(UsageError, match="LBFGS searches for its own"):
         find_lr(make_trainer(model, points, optimizer=torch.optim.LBFGS(model.parameters())))
     assert list(here.iterdir()) == []
 
