@@ -12,6 +12,7 @@ import train
 from base.errors import DivergedError, UsageError
 from trainer import Trainer
 from trainer.lr_finder import NUM_STEPS, find_lr, smoothed, steepest
+from trainer.start import check_together
 
 
 @pytest.fixture
@@ -134,3 +135,11 @@ def test_half_precision_is_searched_with_its_scaler(make_trainer, points, here):
     trainer = make_trainer(model, points, precision="fp16", loss=F.cross_entropy)
     assert trainer.scaler.is_enabled()
     assert find_lr(trainer) is not None
+
+
+@pytest.mark.parametrize("other", ["-r", "--run-id"])
+@pytest.mark.parametrize("mode", ["--find-lr", "--overfit"])
+def test_no_run_is_continued_or_named_for_it(mode, other):
+    others = {"-c": None, "-r": None, "--run-id": None, other: "saved"}
+    with pytest.raises(UsageError, match=f"{mode} and {other} do not go together"):
+        check_together({mode: 5}, others)
