@@ -5,6 +5,7 @@ python train.py -c digits.yaml --lr 0.01 trainer.epochs=5
 python train.py -c digits.yaml --folds 5
 python train.py -c digits.yaml --sweep sweep.yaml
 python train.py -c digits.yaml --find-lr
+python train.py -c digits.yaml --overfit 200
 python train.py -r saved/digits
 python train.py --list models
 """
@@ -47,8 +48,8 @@ def command(
     bs: Annotated[int | None, Option("--bs", help="Sets the loader's batch_size.")] = None,
     folds: Annotated[int | None, Option("--folds", help="Cross-validate on K folds.")] = None,
     sweep: Annotated[Path | None, Option("--sweep", help="Search as this file says.")] = None,
-    find_lr: Annotated[bool, Option("--find-lr", help="Try rising learning rates.")] = False,
-    overfit: Annotated[int | None, Option("--overfit", help="N steps on one batch.")] = None,
+    find_lr: Annotated[bool, Option("--find-lr", help="Suggest a learning rate.")] = False,
+    overfit: Annotated[int | None, Option("--overfit", help="Learn one batch in N steps.")] = None,
     check: Annotated[bool, Option("--check", help="Try one batch only.")] = False,
     plot_lr: Annotated[bool, Option("--plot-lr", help="Draw the learning rate.")] = False,
     list_names: Annotated[bool, Option("--list", help="--list [SECTION]...")] = False,

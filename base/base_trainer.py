@@ -58,6 +58,8 @@ class BaseTrainer(ABC):
         self.network, self.loss = model, loss
         self.wrap()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        # "epoch" or "step"; None lets the scheduler stand, as a callback does that sets the rates
+        self.schedule_interval = config.lr_scheduler.interval if lr_scheduler is not None else None
         self.data_loader, self.valid_data_loader = data_loader, valid_data_loader
         self.callbacks = list(callbacks)
         self.metrics = dict(metrics)
@@ -98,9 +100,8 @@ class BaseTrainer(ABC):
             DivergedError: the loss or the model is not finite.
             WriteError: a checkpoint or a log could not be written.
         """
-        self.logger, self.checkpoints = logger, checkpoints
         with self.stop_signal:
-            self._call("on_fit_start")
+            self.begin(logger, checkpoints)
             while not self.is_finished:
                 if self.batch == 0:
                     self._call("on_epoch_start")
@@ -110,6 +111,11 @@ class BaseTrainer(ABC):
                 self._finish_epoch(distributed.share(columns))
             self._call("on_fit_end")
         return self.summary()
+
+    def begin(self, logger: Any, checkpoints: Checkpoints | None = None) -> None:
+        """Let the callbacks look at what is to be trained; for `fit`, or a few steps without it."""
+        self.logger, self.checkpoints = logger, checkpoints
+        self._call("on_fit_start")
 
     def _finish_epoch(self, columns: Mapping[str, float]) -> None:
         self.epoch += 1
@@ -128,7 +134,7 @@ class BaseTrainer(ABC):
             raise self._stopped(signum)
 
     def _step_epoch_scheduler(self) -> None:
-        if self.lr_scheduler is None or self.config.lr_scheduler.interval == "step":
+        if self.schedule_interval != "epoch":
             return
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self.lr_scheduler.step(self.row[self.monitor.column])
@@ -189,8 +195,9 @@ class BaseTrainer(ABC):
         return self.state_dict()
 
     def stop(self, signum: int) -> StoppedError:
-        """Save the state and return the error that ends the run after a signal."""
-        self.save()
+        """Save the state, if it is not yet, and return the error that ends a run after a signal."""
+        if not self.is_finished:
+            self.save()
         return self._stopped(signum)
 
     def _stopped(self, signum: int) -> StoppedError:

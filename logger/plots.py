@@ -109,6 +109,33 @@ def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str,
     _lighten(axes)
 
 
+def plot_rate_search(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    path: Path,
+    *,
+    title: str,
+    suggestion: float | None,
+) -> None:
+    """Draw the loss over the learning rate it was reached with; mark the suggested one.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    figure = _figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=TRAIN, linewidth=1.8)
+    if suggestion is not None:
+        axes.axvline(suggestion, label=f"suggestion: {suggestion:g}", **BEST)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate", color=INK)
+    axes.grid(color=FAINT, linewidth=0.7)
+    _lighten(axes)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
+    _save(figure, path)
+
+
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> None:
     """Draw a (K, K) matrix of counts, rows the true classes and columns the predicted ones.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from base.device import first_tensor
 from base.errors import UsageError
+from logger import RunLogger
 from trainer.trainer import Trainer
 
 NUM_TIMED_BATCHES = 4
@@ -22,6 +23,7 @@ def print_sheet(trainer: Trainer) -> None:
     waiting = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
     for name, parameter in list(waiting.items()):
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: waiting.pop(name, None))
+    trainer.begin(RunLogger(None))  # callbacks find what does not fit them
     output, target, losses = _try_first_batch(trainer)
     parameters = list(trainer.network.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)

@@ -48,6 +48,8 @@ NOT_WITH = {  # what an option that asks for something else than training does w
     "--replay": ("-c", "-r", "--run-id"),
     "--folds": ("-r",),
     "--sweep": ("-r",),
+    "--find-lr": ("-r", "--run-id"),
+    "--overfit": ("-r", "--run-id"),
 }
 
 

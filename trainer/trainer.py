@@ -40,9 +40,6 @@ class Trainer(BaseTrainer):
         self.num_valid_batches = 0
         if self.valid_data_loader is not None:
             self.num_valid_batches = limited(self.settings, self.valid_data_loader)
-        self.steps_schedule = (
-            self.lr_scheduler is not None and self.config.lr_scheduler.interval == "step"
-        )
         self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
         self.has_warned = False
         self.num_profiled = self.settings.profile if distributed.is_main() else None
@@ -80,7 +77,7 @@ class Trainer(BaseTrainer):
     def train_epoch(self) -> dict[str, float]:
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
         set_training(self.model)
-        first, num_left = self._first_batch(), self.num_batches - self.batch
+        first, num_left = self.first_batch, self.num_batches - self.batch
         num_samples = self.num_samples  # goes through all batches to count them
         bar = progress_bar(self, first=first, num_samples=num_samples)
         self.batches = Waiting(self.data_loader.batches(first + self.batch, num_left))
@@ -109,7 +106,7 @@ class Trainer(BaseTrainer):
         self.ends_group = position + 1 == group_size
         self.loss_divisor = group_size
         if not self.is_alone:
-            number = self._first_batch() + self.batch
+            number = self.first_batch + self.batch
             self.loss_divisor /= self.data_loader.batch_sampler.weight(number)
         batch = self.on_device(batch)
         for callback in self.callbacks:
@@ -162,7 +159,7 @@ class Trainer(BaseTrainer):
         self.step += 1
         if self.ema:
             self.ema.update_parameters(self.network)
-        if self.steps_schedule:
+        if self.schedule_interval == "step":
             self.lr_scheduler.step()
         self._call("on_step")
         if self.profiler:
@@ -235,8 +232,8 @@ class Trainer(BaseTrainer):
     # --- parts of the loop ----------------------------------------------------------------------
 
     def measure(self, output: Any, target: Any) -> None:
-        """Give the output for a batch and its target to every metric."""
-        self.tracker.update(output, target, self.batch_size)
+        """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
+        self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
 
     def record(self, losses: Losses) -> Tensor:
         """Log a batch's loss, or its components and their sum, and return the sum.
@@ -274,7 +271,7 @@ class Trainer(BaseTrainer):
     @property
     def num_samples(self) -> int:
         """The number of samples of a training epoch, over all ranks."""
-        return self.data_loader.batch_sampler.count_samples(self._first_batch(), self.num_batches)
+        return self.data_loader.batch_sampler.count_samples(self.first_batch, self.num_batches)
 
     @property
     def learning_rate(self) -> float:
@@ -291,8 +288,9 @@ class Trainer(BaseTrainer):
         at_once = is_own or self.scaler.is_enabled()
         return FiniteGuard(self.optimizer, device=self.device, at_once=at_once)
 
-    def _first_batch(self) -> int:
-        """Return the number of this epoch's first batch among all batches of the loader."""
+    @property
+    def first_batch(self) -> int:
+        """The number of this epoch's first batch among all batches of the loader."""
         if self.settings.len_epoch is not None:
             return self.epoch * self.num_batches
         return self.epoch * len(self.data_loader)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from base.errors import UsageError
+from trainer.callbacks import Unfreeze
 from trainer.sheet import print_sheet
 
 
@@ -24,3 +25,9 @@ def test_a_first_batch_that_fails_is_told_with_the_layers_it_came_through(
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert ["input", "4x5"] in rows
     assert ["0", "Linear", "4x4"] in rows
+
+
+def test_a_callback_that_does_not_fit_the_model_is_told(make_trainer, points):
+    trainer = make_trainer(nn.Linear(5, 3), points, callbacks=(Unfreeze("head.*", 2),))
+    with pytest.raises(UsageError, match=r"Unfreeze: 'head\.\*' matches no parameter"):
+        print_sheet(trainer)
