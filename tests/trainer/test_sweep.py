@@ -126,16 +126,16 @@ def test_a_grid_tries_every_combination_once_and_in_order(search, folder):
     assert f"next: python test.py -r {best['run']}" in result.output
 
 
-@pytest.mark.parametrize("kind", ["random", "tpe"])
-def test_a_seed_fixes_what_is_tried_and_a_resumed_sweep_tries_the_same(search, folder, kind):
+@pytest.mark.parametrize(("kind", "total"), [("random", 4), ("tpe", 12)])  # TPE draws 10 at random
+def test_a_seed_fixes_what_is_tried_and_a_resumed_sweep_tries_the_same(search, folder, kind, total):
     parameters = {"seed": SEEDS, "optimizer.args.lr": LR}
-    for name, num_trials, seed in (("whole", 13, 1), ("part", 11, 1), ("other", 2, 2)):
+    for name, num_trials, seed in (("whole", total, 1), ("part", total - 1, 1), ("other", 1, 2)):
         result = search(parameters, run_id=name, search=kind, num_trials=num_trials, seed=seed)
         assert result.exit_code == 0, result.output
-    search(parameters, run_id="part", search=kind, num_trials=13, seed=1)
+    search(parameters, run_id="part", search=kind, num_trials=total, seed=1)
     assert tried(folder, "part") == tried(folder, "whole")
-    assert tried(folder, "other") != tried(folder, "whole")[:2]
-    assert len(set(tried(folder, "whole"))) == 13
+    assert tried(folder, "other") != tried(folder, "whole")[:1]
+    assert len(set(tried(folder, "whole"))) == total
 
 
 def test_values_may_be_lists_nodes_and_nothing(search, folder):
@@ -185,7 +185,7 @@ def test_a_trial_that_does_worse_is_stopped_early(search, folder, monkeypatch):
     result = search({"optimizer.args.lr": lrs}, search="grid", pruning="median", parallel=5)
     assert result.exit_code == 0, result.output
     assert [state for state, _ in tried(folder)] == ["done"] * 5 + ["pruned"]
-    assert leaderboard(folder)[-1]["value"] == "11.0"
+    assert leaderboard(folder)[-1]["value"] == "10.0"
     assert len((folder / "s-005" / "metrics.csv").read_text().splitlines()) < 6
     assert not (folder / "s-005" / "ends").exists()
 
@@ -288,7 +288,7 @@ def test_the_best_config_runs_and_reaches_the_same(tmp_path, files, monkeypatch)
     assert (folder / "s-sweep" / "leaderboard.png").stat().st_size > 1000
     text = (folder / "s-sweep" / "best.yaml").read_text()
     assert text.startswith("# python train.py -c saved/blobs/s-sweep/best.yaml\n# min val_loss: ")
-    assert text.endswith((folder / best["run"][-5:] / "config.yaml").read_text())
+    assert load_config(folder / "s-sweep" / "best.yaml").optimizer.args == {"lr": 0.01}
     again = CliRunner().invoke(
         train.app, ["-c", "saved/blobs/s-sweep/best.yaml", "--run-id", "again"]
     )
