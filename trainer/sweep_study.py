@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Container
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,7 +61,7 @@ def open_study(sweep: Sweep, name: str, folder: Path, config: Config) -> "Study"
 
 
 def import_optuna() -> Any:
-    """Return the library, its own logging off.
+    """Return the library, without its own log and warnings.
 
     Raises:
         UsageError: it is not installed.
@@ -70,6 +71,7 @@ def import_optuna() -> Any:
     except ImportError:
         raise UsageError("--sweep needs Optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
 
 
