@@ -50,14 +50,19 @@ def plot_sweep(
 
 
 def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     places, values, is_done = seen[name], seen["value"], seen["state"] == "done"
     if scale == "text":
         choices = sorted(places.map(str).unique(), key=lambda text: (len(text), text))
         axes.set_xticks(range(len(choices)), choices)
         axes.margins(x=0.2)
         places = places.map(str).map(choices.index)
-    else:
-        axes.set_xscale(scale)
+    elif scale == "log":
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if len(values) and 0 < 50 * values.min() < values.max():
         axes.set_yscale("log")
     style = {"s": 22, "edgecolors": TRAIN, "zorder": 3}

@@ -127,7 +127,8 @@ class _Pool:
         elif code == 0 and epoch is not None:
             self._tell(job.trial, "COMPLETE", job.values[epoch])
         else:
-            self._fail(job.trial, code, error or f"no value of {self.sweep.metric}")
+            words = f"no value of {self.sweep.metric}" if code == 0 else "it left no message"
+            self._fail(job.trial, code, error or words)
 
     def _fail(self, trial: "Trial", code: int, error: str) -> None:
         trial.set_user_attr("error", f"exit {code}: {error.splitlines()[-1]}")
