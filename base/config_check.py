@@ -99,7 +99,7 @@ def _finding(detail: ErrorDetails, root: type[BaseModel]) -> Finding:
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return path, f"unknown key{near or hint}"
     expected = "a list" if section else in_words(schema, detail)
-    if kind in ("model_type", "dict_type"):
+    if section and kind in ("model_type", "dict_type"):
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
     return known, f"expected {expected}, found {shown(detail['input'])}"
 

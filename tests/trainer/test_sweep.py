@@ -310,6 +310,7 @@ def test_the_best_config_runs_and_reaches_the_same(tmp_path, files, monkeypatch)
         ("metric: min val_los", "1:1: trainer.monitor: nothing logs a column 'val_los' (did you"),
         ("metric: val_loss", "1:1: metric: expected 'min COLUMN' or 'max COLUMN', found 'val_loss"),
         ("num_trials: 3", "1:1: num_trials: a grid tries every combination once; remove it"),
+        ("parameters: 3", "1:1: parameters: expected a mapping, found 3"),
         ("  seed: 3", "2:3: parameters.seed: expected a mapping, found 3"),
         ("  seed: {low: 1}", "2:3: parameters.seed: expected low and high, or values: [...]"),
         (
@@ -335,6 +336,8 @@ def test_a_mistake_has_its_place_and_nothing_is_created(tmp_path, monkeypatch, t
     (tmp_path / "blobs.yaml").write_text(CONFIG)
     if text.startswith(" "):
         text = f"parameters:\n{text}\nsearch: grid"
+    elif text == "parameters: 3":
+        text += "\nsearch: grid"
     elif text == "search: tpe":
         text += "\nparameters: {seed: {values: [1]}}"
     else:
