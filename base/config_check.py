@@ -2,9 +2,9 @@
 
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -50,15 +50,23 @@ def check_tree(tree: Node) -> Config:
     """Return the config of a tree, or raise ConfigError likewise."""
     raw = plain(tree)
     mistakes: list[Mistake] = []
-    findings = [*_check_schema(raw)]
+    findings = [*check_schema(raw)]
     findings += _check_nodes(raw, {path for path, _ in findings}, mistakes)
     if not mistakes:  # the project's own modules can be imported
         findings += check_rules(raw, [path for path, _ in findings])
+    raise_mistakes(tree, findings, mistakes)
+    return Config.from_tree(tree)
+
+
+def raise_mistakes(
+    tree: Node, findings: Iterable[Finding], mistakes: Iterable[Mistake] = ()
+) -> None:
+    """Raise a ConfigError where there are any, in the order of reading."""
+    mistakes = [*mistakes]
     for path, message in findings:
         mistakes.append(Mistake(where_is(tree, path), ".".join(map(str, path)), message))
     if mistakes:
         raise ConfigError(sorted(mistakes, key=_reading_order))
-    return Config.from_tree(tree)
 
 
 def _reading_order(mistake: Mistake) -> tuple[str, int, int]:
@@ -70,38 +78,40 @@ def _reading_order(mistake: Mistake) -> tuple[str, int, int]:
 # --- keys, types and ranges ---------------------------------------------------------------------
 
 
-def _check_schema(raw: Mapping[str, Any]) -> Iterator[Finding]:
+def check_schema(raw: Mapping[str, Any], schema: type[BaseModel] = Config) -> Iterator[Finding]:
+    """Yield every key, type and range of `raw` that is not as the schema has it."""
     try:
-        Config.model_validate(raw)
+        schema.model_validate(raw)
     except ValidationError as error:
-        yield from map(_finding, error.errors(include_url=False))
+        yield from (_finding(detail, schema) for detail in error.errors(include_url=False))
 
 
-def _finding(detail: ErrorDetails) -> Finding:
+def _finding(detail: ErrorDetails, root: type[BaseModel]) -> Finding:
     path, kind = detail["loc"], detail["type"]
-    known, schema = _schema_at(path)
+    known, schema = _schema_at(path, root)
     section = _section_in(schema)
     if kind == "value_error":
         return path, detail["msg"].removeprefix("Value error, ")
     if kind == "missing":
-        return path, "missing, the config needs it"
+        return path, f"missing, the {root.__name__.lower()} needs it"
     if kind == "extra_forbidden":
         near = did_you_mean(str(path[-1]), section.model_fields)
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return path, f"unknown key{near or hint}"
     expected = "a list" if section else in_words(schema, detail)
-    if kind == "model_type":
+    if section and kind in ("model_type", "dict_type"):
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
     return known, f"expected {expected}, found {shown(detail['input'])}"
 
 
-def _schema_at(path: KeyPath) -> tuple[KeyPath, Any]:
+def _schema_at(path: KeyPath, schema: Any = Config) -> tuple[KeyPath, Any]:
     """Return a path as far as the schema knows it, and what the schema says there."""
-    schema: Any = Config
     for depth, key in enumerate(path):
         fields = getattr(_section_in(schema), "model_fields", {})
         if isinstance(key, int):
             schema = get_args(schema)[0]
+        elif get_origin(schema) is dict:
+            schema = get_args(schema)[1]
         elif key in fields:
             schema = fields[key].annotation
         else:

@@ -25,7 +25,7 @@ from base.config_check import load_config
 from trainer.start import start_from_config
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = sorted((ROOT / "configs").iterdir())
+CONFIGS = sorted(path for path in (ROOT / "configs").iterdir() if path.is_file())
 SECTIONS = {
     "": Config,
     "dataset": DatasetConfig,
