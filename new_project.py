@@ -36,7 +36,7 @@ OPTIONAL = (
     ".pre-commit-config.yaml",
 )
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
-NOT_COPIED = {"tests/test_new_project.py"}
+NOT_COPIED = {"tests/test_new_project.py", "tests/test_screenshot.py"}
 COPIED_AS = {"docs/PROJECT_README.md": "README.md"}
 NOT_ENTERED = {"__pycache__", "data", "saved"}
 # A folder that holds one of these is a project of its own.

@@ -37,8 +37,9 @@ SIZE = {"width": 1400, "height": 1100, "deviceScaleFactor": 1, "mobile": False}
 # panel, what is cut out of it (left, top, right, bottom), and where that goes in the picture
 TILES = {
     "timeseries": ((282, 110, 1122, 1030), (0, 0, 840, 920)),
-    "histograms": ((362, 180, 1076, 636), (850, 0, 1560, 455)),
-    "projector": ((314, 130, 1096, 632), (850, 465, 1560, 920)),
+    "histograms": ((362, 180, 1076, 638), (850, 0, 1560, 455)),
+    "projector": ((314, 126, 1090, 1096), (850, 465, 1214, 920)),
+    "images": ((372, 180, 728, 644), (1224, 465, 1560, 920)),
 }
 
 

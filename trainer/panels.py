@@ -83,10 +83,9 @@ class Predictions(Callback):
             show, needed = PANELS[name]
             if not show(events, seen) and self.panels and name not in self.told:
                 self.told.add(name)
-                shapes = {part: tuple(seen[part].shape[1:]) for part in seen.columns}
-                LOG.warning(
-                    "Predictions: %s needs %s; of a sample there is %s", name, needed, shapes
-                )
+                parts = [part for part in ("inputs", "target", "scores") if part in seen.columns]
+                found = ", ".join(f"{part} {tuple(seen[part].shape[1:])}" for part in parts)
+                LOG.warning("Predictions: %s needs %s; a sample has %s", name, needed, found)
 
 
 # --- looking ------------------------------------------------------------------------------------
