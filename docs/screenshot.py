@@ -39,7 +39,7 @@ TILES = {
     "timeseries": ((282, 110, 1122, 1030), (0, 0, 840, 920)),
     "histograms": ((362, 180, 1076, 638), (850, 0, 1560, 455)),
     "projector": ((314, 126, 1090, 1096), (850, 465, 1214, 920)),
-    "images": ((372, 180, 728, 644), (1224, 465, 1560, 920)),
+    "images": ((372, 545, 728, 1027), (1224, 465, 1560, 920)),
 }
 
 
@@ -172,7 +172,7 @@ def take(run: Path, path: Path) -> None:
             size = (place[2] - place[0], place[3] - place[1])
             tile = pages[panel].convert("RGB").crop(box).resize(size, Image.Resampling.LANCZOS)
             picture.paste(tile, place[:2])
-    picture.quantize(96).save(path, optimize=True)
+    picture.quantize(200).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What TensorBoard shows of predictions, read back: values, steps, files, and what does not fit."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,3 +224,23 @@ def test_without_tensorboard_it_is_told(tree, start, caplog):
     tree["callbacks"] = ["Predictions"]
     start(tree, "logger.tensorboard=false", "trainer.epochs=1")
     assert "Predictions: nothing is shown, since logger.tensorboard is false" in caplog.text
+
+
+def test_with_two_processes_one_shows_and_both_train_as_before(two_processes, start, tree):
+    tree["trainer"] |= {"epochs": 1}
+    two_processes(lambda rank: start(tree, run_id="plain"))
+    tree["callbacks"] += ["Statistics", "Predictions"]
+    [run, _] = two_processes(lambda rank: str(start(tree)))
+    states = [
+        torch.load(path / "checkpoints/checkpoint-epoch1.pth", weights_only=True)
+        for path in (Path(run), Path(run).parent / "plain")
+    ]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name])
+    [event] = (
+        EventAccumulator(f"{run}/tensorboard/train")
+        .Reload()
+        .Scalars("statistics/gradient_norm")[:1]
+    )
+    assert event.step == 2
+    assert EventAccumulator(f"{run}/tensorboard/valid").Reload().Images("predictions/images")
