@@ -1,6 +1,7 @@
 """What TensorBoard shows of predictions, read back: values, steps, files, and what does not fit."""
 
 import io
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ class Untouched(nn.Module):
 
 
 @pytest.fixture
-def show(tmp_path, make_trainer):
+def show(tmp_path, make_trainer, monkeypatch):
     """Return a function that trains on data with panels; it returns the validation events."""
+    monkeypatch.setattr(logging.getLogger("train"), "propagate", True)  # to caplog
 
     def train_and_read(data, model=None, *, loss=F.cross_entropy, settings=None, **panels):
         trainer = make_trainer(
@@ -220,10 +222,11 @@ def test_without_validation_data_there_is_nothing_to_show(make_trainer, points, 
         fit(trainer)
 
 
-def test_without_tensorboard_it_is_told(tree, start, caplog):
+def test_without_tensorboard_it_is_told(tree, start):
     tree["callbacks"] = ["Predictions"]
-    start(tree, "logger.tensorboard=false", "trainer.epochs=1")
-    assert "Predictions: nothing is shown, since logger.tensorboard is false" in caplog.text
+    run = start(tree, "logger.tensorboard=false", "trainer.epochs=1")
+    log = (run / "train.log").read_text()
+    assert "Predictions: nothing is shown, since logger.tensorboard is false" in log
 
 
 def test_with_two_processes_one_shows_and_both_train_as_before(two_processes, start, tree):
