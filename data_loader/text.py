@@ -45,8 +45,8 @@ class TextDataset(Dataset):
         num_words: int = 10_000,
         min_count: int = 2,
     ) -> None:
-        rows = read_rows(path, text, label)
-        known = rows if vocabulary is None else read_rows(vocabulary, text, label)
+        rows = _rows(path, text, label)
+        known = rows if vocabulary is None else _rows(vocabulary, text, label)
         self.classes = sorted({label for _, _, label in known})
         counts = Counter(word for _, words, _ in known for word in words)
         kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
@@ -78,12 +78,8 @@ def pad(samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
     return pad_sequence(inputs, batch_first=True), default_collate(targets)
 
 
-def read_rows(path: str, text: str, label: str) -> list[tuple[str, list[str], str]]:
-    """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE.
-
-    Raises:
-        DataError: the file cannot be read, lacks a column, or a row holds no word or no label.
-    """
+def _rows(path: str, text: str, label: str) -> list[tuple[str, list[str], str]]:
+    """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE."""
     try:
         data = Path(path).read_bytes()
         content = data.decode("utf-8-sig")

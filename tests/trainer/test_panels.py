@@ -53,7 +53,7 @@ def show(tmp_path, make_trainer, monkeypatch):
             **settings or {},
         )
         logger = RunLogger(None)
-        logger.tensorboard = TensorBoardWriter(tmp_path)
+        logger._writers["TensorBoard"] = TensorBoardWriter(tmp_path)
         trainer.fit(logger=logger)
         assert logger.tensorboard is not None  # nothing failed
         logger.close()

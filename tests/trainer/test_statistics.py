@@ -27,7 +27,7 @@ def fit_shown(tmp_path):
 
     def fit_and_read(trainer):
         logger = RunLogger(None)
-        logger.tensorboard = TensorBoardWriter(tmp_path)
+        logger._writers["TensorBoard"] = TensorBoardWriter(tmp_path)
         trainer.fit(logger=logger)
         assert logger.tensorboard is not None  # nothing failed
         logger.close()
