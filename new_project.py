@@ -37,7 +37,7 @@ OPTIONAL = (
     ".pre-commit-config.yaml",
 )
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
-NOT_COPIED = {"tests/test_new_project.py"}
+NOT_COPIED = {"tests/test_new_project.py", "tests/test_screenshot.py"}
 NOT_ENTERED = re.compile(r"\..*|__pycache__|data|saved")
 COPIED_AS = {"docs/PROJECT_README.md": "README.md"}
 

@@ -137,13 +137,19 @@ def plot_rate_search(
 
 
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> None:
-    """Draw a (K, K) matrix of counts, rows the true classes and columns the predicted ones.
-
-    The shade is the share of its row, so that rare classes show too; counts stand in the cells up
-    to 30 classes.
+    """Draw what `draw_confusion_matrix` does into a file.
 
     Raises:
         WriteError: the file cannot be written.
+    """
+    write_atomic(path, draw_confusion_matrix(matrix, labels))
+
+
+def draw_confusion_matrix(matrix: Any, labels: Sequence[str], *, dpi: int = DPI) -> bytes:
+    """Return a picture of a (K, K) matrix of counts, rows the true classes, columns the predicted.
+
+    The shade is the share of its row, so that rare classes show too; counts stand in the cells up
+    to 30 classes.
     """
     from matplotlib.colors import PowerNorm
 
@@ -151,7 +157,7 @@ def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> Non
     num_classes = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(3.4 + 0.34 * num_classes, 13.0)
-    figure = _figure(size + 0.9, size)
+    figure = _figure(size + 0.9, size, dpi)
     axes = figure.add_subplot()
     # The root of the share brings out confusions of a few per cent.
     shade = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -169,7 +175,7 @@ def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> Non
     axes.set_title(
         f"accuracy {accuracy:.4g} of {counts.sum():,}", loc="left", fontsize=10, color=INK
     )
-    _save(figure, path)
+    return _png(figure)
 
 
 def _label_classes(axes: "Axes", labels: Sequence[str], *, cell: float) -> None:
@@ -203,24 +209,32 @@ def _write_counts(axes: "Axes", counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def plot_image_sheet(images: Any, titles: Sequence[str], path: Path, *, columns: int = 8) -> None:
-    """Draw images (N, C, H, W), each scaled to its own range, under their titles.
-
-    One channel is shown in grey, three in colour, any other number by their mean.
+    """Draw what `draw_image_sheet` does into a file.
 
     Raises:
         WriteError: the file cannot be written.
+    """
+    write_atomic(path, draw_image_sheet(images, titles, columns=columns))
+
+
+def draw_image_sheet(
+    images: Any, titles: Sequence[str], *, columns: int = 8, dpi: int = DPI
+) -> bytes:
+    """Return a picture of images (N, C, H, W), each scaled to its own range, under their titles.
+
+    One channel is shown in grey, three in colour, any other number by their mean.
     """
     shown = scaled_for_viewing(images)
     num_columns = max(min(columns, len(shown)), 1)
     num_rows = max(math.ceil(len(shown) / num_columns), 1)
     height = 1.25 * shown.shape[1] / shown.shape[2] + 0.22
-    figure = _figure(1.25 * num_columns, height * num_rows)
+    figure = _figure(1.25 * num_columns, height * num_rows, dpi)
     for position, (image, title) in enumerate(zip(shown, titles, strict=True), start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
         axes.imshow(image, interpolation="nearest")
         axes.set_title(_shortened(title), fontsize=8, color=INK, pad=3)
         axes.set_axis_off()
-    _save(figure, path)
+    return _png(figure)
 
 
 def scaled_for_viewing(images: Any) -> np.ndarray:
@@ -235,10 +249,10 @@ def scaled_for_viewing(images: Any) -> np.ndarray:
     return ((pixels - low) / np.where(span > 0, span, 1)).transpose(0, 2, 3, 1)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float, dpi: int = DPI) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
 
 
 def _lighten(axes: "Axes") -> None:
@@ -247,6 +261,10 @@ def _lighten(axes: "Axes") -> None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
+    write_atomic(path, _png(figure))
+
+
+def _png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    write_atomic(path, png.getvalue())
+    return png.getvalue()

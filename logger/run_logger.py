@@ -75,6 +75,11 @@ class RunLogger:
             with suppress(Exception):
                 self._writers.pop(name).close()
 
+    @property
+    def tensorboard(self) -> TensorBoardWriter | None:
+        """The writer, or None where TensorBoard is off."""
+        return self._writers.get(TENSORBOARD)
+
     def to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
         """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
         self._tell(TENSORBOARD, write)

@@ -200,7 +200,7 @@ class Trainer(BaseTrainer):
         """Evaluate the averaged weights if there are any, else the model; no generator moves."""
         batches = self.valid_data_loader.batches(0, self.num_valid_batches)
         self.valid_metrics.reset()
-        with self._evaluating(), failures_explained(self):
+        with self.evaluating(), failures_explained(self):
             for number, batch in enumerate(batches):
                 self.batch_size = count_samples(batch)
                 with self.autocast():
@@ -215,7 +215,7 @@ class Trainer(BaseTrainer):
         return self.valid_metrics.averages()
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Stand the plain module in for the model, and give the generators back as they were."""
         generators = rng_state(self.device)
         model, self.model = self.model, self.ema.module if self.ema else self.network

@@ -1,0 +1,34 @@
+"""What a browser shows of a run in TensorBoard."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+CONFIG = """
+extends: {root}/configs/digits.yaml
+name: seen
+trainer: {{epochs: 2, save_dir: {saved}}}
+callbacks: [Statistics, Predictions]
+"""
+
+
+@pytest.mark.slow
+def test_every_panel_shows_the_run_in_a_browser(project_root, tmp_path):
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium here to look at TensorBoard with (apt-get install chromium)")
+    config = tmp_path / "seen.yaml"
+    config.write_text(CONFIG.format(root=project_root, saved=tmp_path))
+    python = {"cwd": project_root, "check": True, "timeout": 1800}
+    train = [sys.executable, "train.py", "-c", str(config), "--run-id", "run"]
+    subprocess.run(train, **python)
+    picture = tmp_path / "picture.png"
+    run = tmp_path / "seen/run"
+    subprocess.run([sys.executable, "docs/screenshot.py", str(run), str(picture)], **python)
+    assert Image.open(picture).size == (1560, 920)
+    assert 30_000 < picture.stat().st_size < 300_000  # an empty page takes 10 kB
+    running = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True).stdout
+    left = [line for line in running.splitlines() if str(tmp_path) in line and line[0] != "Z"]
+    assert left == []
