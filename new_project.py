@@ -48,8 +48,8 @@ LONGEST_NAME = 64
 MODULES = """
 base configs data_loader docs logger make_data model new_project saved setup test tests train
 trainer
-hypothesis matplotlib numpy pandas pre_commit pydantic pytest pytest_cov pyyaml ruff safetensors
-scikit_learn sklearn tensorboard torch torchmetrics torchvision tqdm typer yaml
+hypothesis matplotlib numpy onnx onnxscript pandas pre_commit pydantic pytest pytest_cov pyyaml ruff
+safetensors scikit_learn sklearn tensorboard torch torchmetrics torchvision tqdm typer yaml
 _pytest absl annotated_types click contourpy coverage cycler dateutil filelock fsspec google grpc
 jinja2 joblib kiwisolver lightning_utilities markdown markupsafe mpmath networkx packaging pil
 pillow pip pluggy protobuf pydantic_core pygments pyparsing rich scipy setuptools shellingham six
