@@ -17,9 +17,10 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -37,25 +38,11 @@ OPTIONAL = (
 )
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
 NOT_COPIED = {"tests/test_new_project.py"}
+NOT_ENTERED = re.compile(r"\..*|__pycache__|data|saved")
 COPIED_AS = {"docs/PROJECT_README.md": "README.md"}
-NOT_ENTERED = {"__pycache__", "data", "saved"}
-# A folder that holds one of these is a project of its own.
-PROJECT_MARKS = ("setup.cfg", "pyproject.toml", "train.py", ".git")
 
-LONGEST_NAME = 64
-# What Python looks up by name to run the project, beside the standard library: its own modules,
-# its requirements, and what those import in turn.
-MODULES = """
-base configs data_loader docs logger make_data model new_project saved setup test tests train
-trainer
-hypothesis matplotlib numpy onnx onnxscript pandas pre_commit pydantic pytest pytest_cov pyyaml ruff
-safetensors scikit_learn sklearn tensorboard torch torchmetrics torchvision tqdm typer yaml
-_pytest absl annotated_types click contourpy coverage cycler dateutil filelock fsspec google grpc
-jinja2 joblib kiwisolver lightning_utilities markdown markupsafe mpmath networkx packaging pil
-pillow pip pluggy protobuf pydantic_core pygments pyparsing rich scipy setuptools shellingham six
-sympy threadpoolctl torchgen triton typing_extensions typing_inspection werkzeug
-"""
-DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)\d", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
+DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)\d")  # on Windows
 
 
 class ProjectError(Exception):
@@ -68,112 +55,73 @@ class ProjectError(Exception):
 
 def check_name(name: str) -> None:
     """Raise ProjectError when `name` could not name a folder, a package or a run anywhere."""
-    shown = repr(name if len(name) <= LONGEST_NAME else name[:20] + "...")
-    module = name.replace("-", "_").lower()
-    if name in ("", ".", ".."):
-        raise ProjectError(f"{shown} is no name for a project: expected one such as my_project")
-    if len(name) > LONGEST_NAME:
-        raise ProjectError(f"{shown} is too long: a name has at most {LONGEST_NAME} characters")
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?", name):
+    shown = repr(name if len(name) <= 64 else name[:20] + "...")
+    if not NAME.fullmatch(name):
         raise ProjectError(
-            f"{shown} is no name for a project: expected letters a-z and A-Z, digits, '_' and '-', "
-            "with a letter or a digit first and last"
+            f"{shown} is no name for a project: expected 1 to 64 letters a-z and A-Z, digits, '_' "
+            "and '-', with a letter or a digit first and last"
         )
-    if keyword.iskeyword(name):
-        raise ProjectError(f"{shown} is a keyword of Python: choose another name")
-    if module in {known.lower() for known in (*MODULES.split(), *sys.stdlib_module_names)}:
-        raise ProjectError(f"{shown} is also a module that Python imports: choose another name")
-    if DEVICE.fullmatch(name):
-        raise ProjectError(f"{shown} is a device on Windows: choose another name")
+    packages = packages_distributions()
+    own = [Path(place).stem for place in (*REQUIRED, *OPTIONAL, __file__)]
+    known = chain(keyword.kwlist, sys.stdlib_module_names, packages, *packages.values(), own)
+    word = name.replace("-", "_").lower()
+    if DEVICE.fullmatch(word) or word in {str(k).replace("-", "_").lower() for k in known}:
+        raise ProjectError(f"{shown} is also a keyword, module or device: choose another name")
 
 
 def check_target(target: Path, template: Path) -> None:
     """Raise ProjectError unless `target` is absent or an empty folder, outside what is copied."""
     if not os.path.isdir(target.parent):
         raise ProjectError(f"{str(target.parent)!r} is no folder: create it first")
-    if os.path.islink(target):
-        raise ProjectError(f"{str(target)!r} is a symbolic link: name the folder it should be")
-    if os.path.lexists(target) and not (os.path.isdir(target) and _is_empty(target)):
+    is_free = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if os.path.lexists(target) and not is_free:
         raise ProjectError(f"{str(target)!r} exists already: choose another name")
     parent = target.parent.resolve()
     if any(parent.is_relative_to(template / place) for place in (*REQUIRED, *OPTIONAL)):
         raise ProjectError(f"{str(target)!r} would lie inside the template's own code")
 
 
-def _is_empty(folder: Path) -> bool:
-    with cannot_write(folder), os.scandir(folder) as entries:
-        return next(entries, None) is None
-
-
-@contextmanager
-def cannot_write(target: Path) -> Iterator[None]:
-    """Turn a failure of the file system into a ProjectError that names `target`."""
-    try:
-        yield
-    except OSError as error:
-        raise ProjectError(f"{str(target)!r} cannot be created: {error}", exit_code=4) from error
-
-
 def template_files(template: Path) -> list[Path]:
     """Return the files a project needs, relative to `template`; none lies behind a symbolic link.
 
     Raises:
-        ProjectError: When a part that no project can do without is missing.
+        ProjectError: a part that no project can do without is missing.
     """
     found: list[Path] = []
     for place in (*REQUIRED, *OPTIONAL):
-        files = list(_plain_files(template / place))
+        top = template / place
+        files = [
+            path.relative_to(template)
+            for path in (top.rglob("*") if top.is_dir() else [top])
+            if path.is_file() and path.resolve() == path
+            if path == top or path.suffix in SUFFIXES
+            if not any(map(NOT_ENTERED.fullmatch, path.relative_to(top).parts))
+        ]
         if not files and place in REQUIRED:
             raise ProjectError(f"the template is incomplete: it has no {place!r} in {template}")
-        found += [file.relative_to(template) for file in files]
+        found += files
     return [file for file in found if file.as_posix() not in NOT_COPIED]
 
 
-def _plain_files(place: Path) -> Iterator[Path]:
-    """Yield `place` when it is a file, or the source files below it when it is a folder."""
-    if place.resolve() != place:  # a symbolic link, or something behind one
-        return
-    if place.is_file():
-        yield place
-    elif place.is_dir():
-        for child in sorted(place.iterdir()):
-            if child.is_dir():
-                if not _is_foreign(child):
-                    yield from _plain_files(child)
-            elif child.suffix in SUFFIXES:
-                yield from _plain_files(child)
-
-
-def _is_foreign(folder: Path) -> bool:
-    hidden = folder.name.startswith(".") or folder.name in NOT_ENTERED
-    return hidden or any(os.path.lexists(folder / mark) for mark in PROJECT_MARKS)
-
-
-def create_project(
-    target: Path, *, template: Path = TEMPLATE, check_stop: Callable[[], None] = lambda: None
-) -> None:
+def create_project(target: Path, *, template: Path = TEMPLATE) -> None:
     """Create the project `target`, whole or not at all: it is put together beside and then renamed.
 
-    `check_stop` is called before each file and may raise.
-
     Raises:
-        ProjectError: When the name, the place or the template does not serve, or, with exit code
-            4, when the disk is full or the place cannot be written.
+        ProjectError: the name, the place or the template does not serve, or, with exit code 4, the
+            disk is full or the place cannot be written.
     """
     check_name(target.name)
-    check_target(target, template)
-    files = template_files(template)
-    with (
-        cannot_write(target),
-        tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch,
-    ):
-        project = Path(scratch, target.name)
-        for file in files:
-            check_stop()
-            copy_file(template / file, project / COPIED_AS.get(file.as_posix(), file))
-        set_name(project, target.name)
-        check_stop()
-        os.replace(project, target)
+    try:
+        check_target(target, template)
+        files = template_files(template)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+            project = Path(scratch, target.name)
+            for file in files:
+                copy_file(template / file, project / COPIED_AS.get(file.as_posix(), file))
+            set_name(project, target.name)
+            os.replace(project, target)
+    except OSError as error:
+        raise ProjectError(f"{str(target)!r} cannot be created: {error}", exit_code=4) from error
 
 
 def copy_file(source: Path, copy: Path) -> None:
@@ -187,11 +135,11 @@ def set_name(project: Path, name: str) -> None:
     """Write the project's name into its setup.cfg, its README and the names of its configs."""
     substitute(project / "setup.cfg", r"^name = .*$", f"name = {name}")
     substitute(project / "README.md", r"\{name\}", name, count=0)
+    # in JSON only the first key: metrics further in have names too
+    key = r"(\A\s*\{\s*\"name\"\s*:\s*\"|^name:[ \t]*[\"']?)(?=\w)"
     for config in (project / "configs").rglob("*"):
-        if config.suffix in (".yaml", ".yml"):
-            substitute(config, r"^(name:[ \t]*[\"']?)(?=\w)", rf"\g<1>{name}_")
-        elif config.suffix == ".json":  # the first key: metrics further in have names too
-            substitute(config, r"\A(\s*\{\s*\"name\"\s*:\s*\")", rf"\g<1>{name}_")
+        if config.suffix in (".yaml", ".yml", ".json"):
+            substitute(config, key, rf"\g<1>{name}_")
 
 
 def substitute(path: Path, pattern: str, replacement: str, *, count: int = 1) -> None:
@@ -201,24 +149,11 @@ def substitute(path: Path, pattern: str, replacement: str, *, count: int = 1) ->
     path.write_bytes(new_text.encode())
 
 
-@contextmanager
-def held_signals() -> Iterator[Callable[[], None]]:
-    """Hold back SIGINT and SIGTERM; the function given here raises ProjectError after one."""
-    received: list[int] = []
-
-    def check_stop() -> None:
-        if received:
-            raise ProjectError("stopped: nothing was created", exit_code=128 + received[0])
-
-    before = {
-        number: signal.signal(number, lambda number, frame: received.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield check_stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def stop(number: int, frame: FrameType | None) -> None:
+    """End the command on a signal; what was put together so far is removed on the way."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)  # a second one would leave some of it
+    raise ProjectError("stopped before the project was ready", exit_code=128 + number)
 
 
 def main(
@@ -229,8 +164,9 @@ def main(
     """Create a project of your own from this template."""
     target = Path(path)
     try:
-        with held_signals() as check_stop:
-            create_project(target, check_stop=check_stop)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        create_project(target)
     except ProjectError as error:
         typer.echo(error, err=True)
         raise typer.Exit(error.exit_code) from None

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from base.errors import shown
-from base.expression import FormulaError, parse_expression
+from base.expression import parse_expression
 from base.sample_order import SampleOrder
 
 UNIONS = (Union, UnionType)
@@ -42,15 +42,14 @@ def read(value: Any, annotation: Any) -> Any:
     A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats, a
     formula the function that it states.
 
-    Raises:
-        ValueError: it is of another type or out of range; the message says what is expected.
+    Raises: ValueError where it is of another type or out of range, saying what is expected.
     """
     try:
         return TypeAdapter(_stated(annotation)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         problems = error.errors(include_url=False)
         causes = (problem.get("ctx", {}).get("error") for problem in problems)
-        if said := [cause for cause in causes if isinstance(cause, FormulaError)]:
+        if said := [cause for cause in causes if cause and str(cause)]:  # by the formula's parser
             raise said[0] from None
         expected = in_words(annotation, problems[0])
         raise ValueError(f"expected {expected}, found {shown(value)}") from None
@@ -135,5 +134,5 @@ def _member(kind: type[enum.Enum], name: str | int) -> enum.Enum:
 def _tensor(value: Any) -> torch.Tensor:
     try:
         return torch.tensor(value, dtype=torch.get_default_dtype())
-    except (TypeError, RuntimeError) as error:  # text, or a number beyond all range
+    except (TypeError, ValueError, RuntimeError) as error:  # text, or a number beyond all range
         raise ValueError from error

@@ -1,4 +1,4 @@
-"""The contract of data loaders: an order fixed by (seed, epoch), found again at any batch."""
+"""The contract of data loaders: batches in an order that the run's seed fixes."""
 
 import signal
 import threading
@@ -8,92 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from base import distributed
 from base.device import to_device
-from base.errors import DataError, UsageError, shown
-from base.sample_order import SampleOrder, numbered
-from base.sample_rng import mix
-from base.samples import BatchIndices, Samples
+from base.errors import DataError, UsageError
+from base.sample_order import BatchIndices, EpochBatchSampler, SampleOrder
+from base.samples import Samples
 from base.split import split
 from base.stop_signal import leave_signals_to_parent
-
-
-class EpochBatchSampler(Sampler[BatchIndices]):
-    """Batches of positions, numbered through all epochs, so that any is found without the others.
-
-    Batch `g` is batch `g % len` of epoch `g // len`. The order of an epoch is a permutation seeded
-    by (seed, epoch), or what a prepared `sampler` makes of that seed. With several ranks a global
-    batch of `batch_size * world_size` samples is cut into even parts. A last one with fewer samples
-    than ranks is left out of training, where every rank must step; in evaluation only the ranks
-    that have a part of it see it.
-    """
-
-    def __init__(
-        self,
-        num_samples: int,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        sampler: SampleOrder | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
-        if not isinstance(sampler, SampleOrder | None):
-            raise UsageError(
-                f"sampler is {shown(sampler)}, expected {{type: NAME}} or a SampleOrder; those of "
-                "torch cannot be resumed"
-            )
-        self.num_samples = num_samples
-        self.shuffle = shuffle
-        self.seed = seed
-        self.sampler = sampler
-        self.rank, self.world_size = distributed.rank(), distributed.world_size()
-        self.global_batch_size = batch_size * self.world_size
-        self.every_rank_steps = True
-        self.start, self.stop = 0, None
-
-    def __len__(self) -> int:
-        """Return the number of this rank's batches in an epoch."""
-        full, rest = divmod(self.num_samples, self.global_batch_size)
-        needed = self.world_size if self.every_rank_steps else self.rank + 1
-        return full + (rest >= needed)
-
-    def __iter__(self) -> Iterator[BatchIndices]:
-        epoch, order = -1, None
-        for number in range(self.start, len(self) if self.stop is None else self.stop):
-            if number // len(self) != epoch:
-                epoch = number // len(self)
-                order = self._order(epoch)
-            first = number % len(self) * self.global_batch_size
-            batch = order[first : first + self.global_batch_size]
-            if self.world_size > 1:
-                batch = np.array_split(batch, self.world_size)[self.rank]
-            yield BatchIndices(epoch, batch)
-
-    def weight(self, number: int) -> float:
-        """Return this rank's share of a global batch, 1.0 being an even one."""
-        size = self._global_size(number)
-        mine = size // self.world_size + (self.rank < size % self.world_size)
-        return mine * self.world_size / size
-
-    def count_samples(self, start: int, count: int) -> int:
-        """Return the number of samples of some batches, over all ranks."""
-        return sum(map(self._global_size, range(start, start + count)))
-
-    def _global_size(self, number: int) -> int:
-        first = number % len(self) * self.global_batch_size
-        return min(self.global_batch_size, self.num_samples - first)
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if not self.shuffle:
-            return np.arange(self.num_samples)
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-        if self.sampler is not None:
-            return numbered(self.sampler.positions(generator), self.num_samples)
-        return torch.randperm(self.num_samples, generator=generator).numpy()
 
 
 class BaseDataLoader(DataLoader):
@@ -224,14 +146,14 @@ class BaseDataLoader(DataLoader):
             DataError: training data cannot be kept though it must, or a rank would get none.
             UsageError: training data has a sampler and is not to be shuffled.
         """
-        samples, reason = self.dataset, "as configured"
-        if training and self.batch_sampler.sampler and not self.batch_sampler.shuffle:
-            name = type(self.batch_sampler.sampler).__name__
+        samples, order, reason = self.dataset, self.batch_sampler, "as configured"
+        if training and order.sampler and not order.shuffle:
+            name = type(order.sampler).__name__
             raise UsageError(f"sampler {name} shuffles, but shuffle is false; remove one of them")
-        self.batch_sampler.every_rank_steps = training
+        order.every_rank_steps = training
         if len(self) == 0 and training:
-            world_size = self.batch_sampler.world_size
-            raise DataError(f"{self.num_samples} samples are too few for {world_size} processes")
+            found = f"{self.num_samples} samples are too few"
+            raise DataError(f"{found} for {order.world_size} processes")
         samples.set_transforms(transforms)
         if in_memory is not False:
             reason = samples.keep_in_memory(device=device, forced=in_memory is True)

@@ -53,8 +53,7 @@ def check(
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
 
-    Raises:
-        ConfigError: a module of the project cannot be imported.
+    Raises: ConfigError where a module of the project cannot be imported.
     """
     name, args = split_node(node)
     try:
@@ -99,8 +98,7 @@ def build(
     (losses, metrics, collate functions) are bound with their args. Of `runtime`, a target gets what
     its signature names.
 
-    Raises:
-        ConfigError: the name is unknown, or a library's class refuses its arguments.
+    Raises: ConfigError where the name is unknown, or a library's class refuses its arguments.
     """
     name, args = split_node(node)
     try:

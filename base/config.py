@@ -4,15 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    model_validator,
-)  # fmt: skip
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from base.config_file import Node, plain, where_is
 from base.config_text import resolve
@@ -31,11 +23,7 @@ def _check_name(name: str) -> str:
 
 
 def check_monitor(monitor: str) -> str:
-    """Return what a monitor may be told to follow.
-
-    Raises:
-        ValueError: it is not that.
-    """
+    """Return what a monitor may be told to follow; ValueError for anything else."""
     if not MONITOR.fullmatch(monitor):
         raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {shown(monitor)}")
     return monitor
@@ -43,6 +31,10 @@ def check_monitor(monitor: str) -> str:
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
+
+
+def _switched(value: Any) -> Any:
+    return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
 
 class Section(BaseModel):
@@ -161,11 +153,22 @@ class TrainerConfig(NodeConfig):
     limit_batches: int | None = Field(None, ge=1)
 
 
+class WandbConfig(Section):
+    """What to tell Weights & Biases that its WANDB_* variables do not."""
+
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] | None = None
+    mode: Literal["online", "offline", "disabled"] | None = None
+
+
 class LoggerConfig(Section):
     """Where a run is told; verbosity 0 shows warnings, 1 epochs, 2 everything."""
 
     tensorboard: bool = True
     csv: bool = True
+    wandb: Annotated[WandbConfig | None, BeforeValidator(_switched)] = None
     verbosity: int = Field(2, ge=0, le=2)
 
 
@@ -188,7 +191,7 @@ class Config(Section):
     callbacks: Nodes = Field(default_factory=list)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
 
-    _tree: Node | None = PrivateAttr(None)
+    _tree: Node | None = None
 
     def mistake(self, path: str, message: str) -> ConfigError:
         """Return the error for a mistake that shows only when parts are built."""

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,32 +12,23 @@ from pydantic_core import ErrorDetails
 from base.annotations import in_words
 from base.base_trainer import BaseTrainer
 from base.build import check, split_node
-from base.config import Config, NodeConfig, ParamGroup
+from base.config import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
 from base.config_file import Node, merge, parse_overrides, plain, read_config, where_is
 from base.config_rules import LOADER_RUNTIME, check_rules
 from base.errors import ConfigError, Mistake, did_you_mean, shown
 from base.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 from base.signature import Finding, KeyPath, Parameters
 
-# Every place of a config that names something to build, and the section of names for it.
-NODES = {
-    "dataset": "datasets",
-    "dataset.transform.*": "transforms",
-    "dataset.valid_transform.*": "transforms",
-    "valid_dataset": "datasets",
-    "valid_dataset.transform.*": "transforms",
-    "test_dataset": "datasets",
-    "test_dataset.transform.*": "transforms",
-    "data_loader": "data_loaders",
-    "model": "models",
-    "model.init": "inits",
-    "loss": "losses",
-    "metrics.*": "metrics",
-    "optimizer": "optimizers",
-    "lr_scheduler": "lr_schedulers",
-    "trainer": "trainers",
-    "callbacks.*": "callbacks",
-}
+# The section of names for what is built from a key, wherever the schema has that key.
+SECTIONS = {
+    "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
+    "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
+    "model": "models", "init": "inits", "loss": "losses", "metrics": "metrics",
+    "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
+    "callbacks": "callbacks",
+}  # fmt: skip
+# What is built where a config names nothing.
+STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
 # What the project itself passes to what is built there.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
@@ -50,21 +41,17 @@ RUNTIME = {
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config, lay the overrides over it, and check everything that can be checked.
 
-    Raises:
-        ConfigError: with one line for every mistake.
+    Raises: ConfigError with one line for every mistake.
     """
     return check_tree(merge(read_config(path), parse_overrides(overrides)))
 
 
 def check_tree(tree: Node) -> Config:
-    """Return the config of a tree.
-
-    Raises:
-        ConfigError: with one line for every mistake.
-    """
+    """Return the config of a tree, or raise ConfigError likewise."""
     raw = plain(tree)
     mistakes: list[Mistake] = []
-    findings = [*_check_schema(raw), *_check_nodes(raw, mistakes)]
+    findings = [*_check_schema(raw)]
+    findings += _check_nodes(raw, {path for path, _ in findings}, mistakes)
     if not mistakes:  # the project's own modules can be imported
         findings += check_rules(raw, [path for path, _ in findings])
     for path, message in findings:
@@ -102,10 +89,9 @@ def _finding(detail: ErrorDetails) -> Finding:
         near = did_you_mean(str(path[-1]), section.model_fields)
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return path, f"unknown key{near or hint}"
+    expected = "a list" if section else in_words(schema, detail)
     if kind == "model_type":
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
-    else:
-        expected = "a list" if section else in_words(schema, detail)
     return known, f"expected {expected}, found {shown(detail['input'])}"
 
 
@@ -113,13 +99,13 @@ def _schema_at(path: KeyPath) -> tuple[KeyPath, Any]:
     """Return a path as far as the schema knows it, and what the schema says there."""
     schema: Any = Config
     for depth, key in enumerate(path):
-        section = _section_in(schema)
+        fields = getattr(_section_in(schema), "model_fields", {})
         if isinstance(key, int):
             schema = get_args(schema)[0]
-        elif section is None or key not in section.model_fields:
-            return path[:depth], schema
+        elif key in fields:
+            schema = fields[key].annotation
         else:
-            schema = section.model_fields[key].annotation
+            return path[:depth], schema
     return path, schema
 
 
@@ -133,35 +119,38 @@ def _section_in(schema: Any) -> type[BaseModel] | None:
 # --- names and arguments ------------------------------------------------------------------------
 
 
-def _check_nodes(raw: Mapping[str, Any], mistakes: list[Mistake]) -> Iterator[Finding]:
+def _check_nodes(
+    raw: Mapping[str, Any], wrong: Collection[KeyPath], mistakes: list[Mistake]
+) -> Iterator[Finding]:
     """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
-    for place, section in NODES.items():
-        for path, node in _nodes_at(raw, tuple(place.split("."))):
-            try:
-                runtime = RUNTIME.get(place, ())
-                yield from check(node, REGISTRIES[section], path=path, runtime=runtime)
-                if place == "optimizer":
-                    yield from _check_param_groups(node)
-            except ConfigError as error:
-                mistakes += error.mistakes
+    for key, path, node in _nodes_in(raw, wrong):
+        try:
+            runtime = RUNTIME.get(key, ())
+            yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
+            if key == "optimizer":
+                yield from _check_param_groups(node)
+        except ConfigError as error:
+            mistakes += error.mistakes
 
 
-def _nodes_at(raw: Any, pattern: KeyPath, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the well-formed nodes of a place; what is malformed the schema has reported."""
-    if pattern and pattern[0] == "*":
-        for number, item in enumerate(raw) if isinstance(raw, list) else [(None, raw)]:
-            here = path if number is None else (*path, number)
-            yield from _nodes_at(item, pattern[1:], here)
-    elif pattern:
-        if isinstance(raw, dict) and pattern[0] in raw:
-            yield from _nodes_at(raw[pattern[0]], pattern[1:], (*path, pattern[0]))
-    elif isinstance(raw, str):
-        yield path, raw
+def _nodes_in(
+    raw: Any, wrong: Collection[KeyPath], path: KeyPath = (), key: str = ""
+) -> Iterator[tuple[str, KeyPath, Any]]:
+    """Yield the nodes of a config, each with its key and path, but for what is found `wrong`."""
+    if path in wrong:
+        return
+    if isinstance(raw, str):
+        yield key, path, raw
+    elif isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from _nodes_in(item, wrong, (*path, number), key)
     elif isinstance(raw, dict):
-        stock = _section_in(_schema_at(path)[1]).model_fields["type"].default
-        node = {"type": stock} | raw
-        if isinstance(node["type"], str) and isinstance(node.get("args"), dict | list | None):
-            yield path, node
+        node = {"type": STOCK.get(key)} | raw
+        takes_args = isinstance(node.get("args"), dict | list | None)
+        if key and takes_args and isinstance(node["type"], str):
+            yield key, path, node
+        for name in SECTIONS:
+            yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
 
 
 def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]:

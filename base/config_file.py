@@ -157,11 +157,9 @@ class _Reader:
         self.mistakes: list[Mistake] = []
         self.num_files = 0
 
-    def read(
-        self, path: Path, said: Node | None = None, chain: tuple[Path, ...] = ()
-    ) -> Node | None:
-        """Read `path`, which the last file of `chain` extends, naming it at `said`."""
-        place = (said.where, "extends") if said else ("", "")
+    def read(self, path: Path, where: str = "", chain: tuple[Path, ...] = ()) -> Node | None:
+        """Read `path`, which the last file of `chain` extends, naming it at `where`."""
+        place = (where, "extends" if chain else "")
         self.num_files += 1
         if self.num_files > MAX_FILES:
             raise ConfigError([*self.mistakes, Mistake(*place, f"more than {MAX_FILES} files")])
@@ -169,9 +167,8 @@ class _Reader:
             text = _read_text(path, chain)
         except OSError as error:
             near = _near_file(path) if isinstance(error, FileNotFoundError) else ""
-            self.mistakes.append(
-                Mistake(*place, f"cannot read {path}: {error.strerror or error}{near}")
-            )
+            message = f"cannot read {path}: {error.strerror or error}{near}"
+            self.mistakes.append(Mistake(*place, message))
             return None
         node = parse_text(text, str(path), self.mistakes)
         if node and not isinstance(node.value, dict):
@@ -186,7 +183,7 @@ class _Reader:
         layers = []
         for said in extends.value if isinstance(extends.value, list) else [extends]:
             if isinstance(said.value, str) and said.value:
-                layers.append(self.read(chain[-1].parent / said.value, said, chain))
+                layers.append(self.read(chain[-1].parent / said.value, said.where, chain))
             elif extends.value is not None:
                 self.expect("a file or a list of files", said, "extends")
         own = _with_our_keys(Node(own, node.where), self.mistakes)

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from itertools import pairwise, product
 from typing import Any
 
@@ -190,16 +191,6 @@ def _monitor_is_logged(config: Config) -> Iterator[Finding]:
     names = ["loss", *parts, *(metric.column for metric in config.metrics)]
     of_validation = [f"val_{name}" for name in names]
     columns = {*RESERVED_COLUMNS, *names, *(of_validation if _has_validation(config) else ())}
-    for path, column in _watched(config):
-        if column not in columns:
-            hint = did_you_mean(column, columns)
-            if column in of_validation:
-                hint = " (there is no validation data: set data_loader.args.validation_split)"
-            yield path, f"nothing logs a column {shown(column)}{hint}"
-
-
-def _watched(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the columns that the trainer and its callbacks follow, each with its place."""
     monitors: list[tuple[KeyPath, Any]] = [(("trainer", "monitor"), config.trainer.monitor)]
     for number, callback in enumerate(config.callbacks):
         if callback.type == "SaveBest" and isinstance(callback.args, dict):
@@ -207,14 +198,11 @@ def _watched(config: Config) -> Iterator[tuple[KeyPath, str]]:
             monitors.append((path, callback.args.get("monitor")))
     for path, monitor in monitors:
         mode, _, column = str(monitor).partition(" ")
-        if mode in ("min", "max"):
-            yield path, column
-
-
-@rule("trainer")
-def _early_stop_has_a_monitor(config: Config) -> Iterator[Finding]:
-    if config.trainer.early_stop and config.trainer.monitor == "off":
-        yield ("trainer", "early_stop"), "needs a trainer.monitor to judge improvement by"
+        if mode in ("min", "max") and column not in columns:
+            hint = did_you_mean(column, columns)
+            if column in of_validation:
+                hint = " (there is no validation data: set data_loader.args.validation_split)"
+            yield path, f"nothing logs a column {shown(column)}{hint}"
 
 
 @rule("lr_scheduler", "optimizer")
@@ -256,25 +244,27 @@ def _loss_takes_output_and_target(config: Config) -> Iterator[Finding]:
 
 
 @rule("trainer")
-def _stock_trainer_takes_no_args(config: Config) -> Iterator[Finding]:
-    if config.trainer.type == "Trainer" and config.trainer.args:
+def _trainer_agrees_with_itself(config: Config) -> Iterator[Finding]:
+    trainer = config.trainer
+    if trainer.early_stop and trainer.monitor == "off":
+        yield ("trainer", "early_stop"), "needs a trainer.monitor to judge improvement by"
+    if trainer.type == "Trainer" and trainer.args:
         yield ("trainer", "args"), "the stock Trainer takes none; they go to a trainer of yours"
+    if trainer.len_epoch is not None and trainer.limit_batches is not None:
+        yield ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"
 
 
 @rule("optimizer", "trainer")
 def _lbfgs_takes_whole_steps(config: Config) -> Iterator[Finding]:
     """Its line search asks for loss and gradient by itself; nothing else comes in between."""
-    wrong = {
-        "accumulate": config.trainer.accumulate > 1,
-        "clip_grad_norm": config.trainer.clip_grad_norm is not None,
-        "precision": config.trainer.precision == "fp16",
-    }
-    for key, is_set in wrong.items():
-        if config.optimizer.type == "LBFGS" and is_set:
+    free = {"accumulate": (1,), "clip_grad_norm": (None,), "precision": ("fp32", "bf16")}
+    for key, values in free.items():
+        if config.optimizer.type == "LBFGS" and getattr(config.trainer, key) not in values:
             yield ("trainer", key), "LBFGS evaluates a whole step itself; remove it"
 
 
-@rule("trainer")
-def _epoch_has_one_length(config: Config) -> Iterator[Finding]:
-    if config.trainer.len_epoch is not None and config.trainer.limit_batches is not None:
-        yield ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"
+@rule("logger")
+def _wandb_is_there(config: Config) -> Iterator[Finding]:
+    spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
+    if config.logger.wandb is not None and (spec is None or spec.origin is None):
+        yield ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"

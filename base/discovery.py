@@ -17,8 +17,7 @@ from base.errors import ConfigError, Mistake
 def own_things(package: str) -> Iterator[tuple[str, Any]]:
     """Yield (name, thing) for everything public that a package's modules define.
 
-    Raises:
-        ConfigError: some of them cannot be imported; one line for each, with the cause.
+    Raises: ConfigError with one line for each of them that cannot be imported, and its cause.
     """
     modules, mistakes = _import_all(package)
     if mistakes:
@@ -29,12 +28,15 @@ def own_things(package: str) -> Iterator[tuple[str, Any]]:
                 yield name, thing
 
 
-def written_names(module: str) -> list[str]:
-    """Return what the files of a module's whole library define: more than it offers, never less.
+@cache
+def written_names(library: str) -> list[str]:
+    """Return what the files of a library define: more than it offers, never less.
 
     Reading them takes some hundredths of a second, importing them a second or more.
     """
-    return _written_names(module.partition(".")[0])
+    files = [file for folder in _folders(library) for file in sorted(Path(folder).rglob("*.py"))]
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return [name for text in texts for name in re.findall(r"^(?:class|def) (\w+)", text, re.M)]
 
 
 def source_file(thing: Any) -> str:
@@ -48,10 +50,8 @@ def source_file(thing: Any) -> str:
 @cache
 def _import_all(package: str) -> tuple[list[ModuleType], list[Mistake]]:
     """Import all modules of a package, if there is one; return also what is wrong in them."""
-    spec = importlib.util.find_spec(package)
-    folders = (spec and spec.submodule_search_locations) or []
     modules, mistakes = [], []
-    for folder in folders:
+    for folder in _folders(package):
         for file in sorted(Path(folder).rglob("*.py")):
             names = (package, *file.relative_to(folder).with_suffix("").parts)
             if not all(map(str.isidentifier, names)):
@@ -60,28 +60,22 @@ def _import_all(package: str) -> tuple[list[ModuleType], list[Mistake]]:
                 name = ".".join(names).removesuffix(".__init__")
                 modules.append(importlib.import_module(name))
             except Exception as error:  # a module of the project may fail in any way
-                mistakes.append(_import_mistake(error, file, folders))
+                mistakes.append(_import_mistake(error, file, folder))
     return modules, mistakes
 
 
-@cache
-def _written_names(library: str) -> list[str]:
-    spec = importlib.util.find_spec(library)
-    folders = (spec and spec.submodule_search_locations) or []
-    files = [file for folder in folders for file in sorted(Path(folder).rglob("*.py"))]
-    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
-    return [name for text in texts for name in re.findall(r"^(?:class|def) (\w+)", text, re.M)]
+def _folders(package: str) -> list[str]:
+    spec = importlib.util.find_spec(package)
+    return (spec and spec.submodule_search_locations) or []
 
 
-def _import_mistake(error: Exception, module: Path, folders: list[str]) -> Mistake:
-    """Return the mistake with its place: the last line below these folders that was run."""
-    places = [(str(module), 1)]
-    places += [
-        (frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
-    ]
+def _import_mistake(error: Exception, module: Path, folder: str) -> Mistake:
+    """Return the mistake with its place: the last line below this folder that was run."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(str(module), 1), *((frame.filename, frame.lineno) for frame in frames)]
     if isinstance(error, SyntaxError):
         places.append((error.filename or "", error.lineno))
-    file, line = [place for place in places if place[0].startswith(tuple(folders))][-1]
+    file, line = [place for place in places if place[0].startswith(folder)][-1]
     cause = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
     return Mistake(f"{_shown(file)}:{line}", "", f"cannot be imported: {cause}")
 

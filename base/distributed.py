@@ -28,17 +28,16 @@ def world_size() -> int:
 
 def local_world_size() -> int:
     """Return the number of processes of the run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 def launcher() -> str:
     """Return the command that starts a script as this run was started."""
     if world_size() == 1:
         return "python"
-    per_machine = os.environ.get("LOCAL_WORLD_SIZE", world_size())
     # without them named, SIGUSR1 kills torchrun and leaves its processes behind
     signals = "--signals-to-handle SIGTERM,SIGINT,SIGUSR1"
-    return f"torchrun --nproc_per_node={per_machine} {signals}"
+    return f"torchrun --nproc_per_node={local_world_size()} {signals}"
 
 
 def is_main() -> bool:

@@ -23,22 +23,17 @@ OPERATORS = {
 ALLOWED = f"numbers, epoch, pi, + - * / // % **, < <= > >= == !=, if else, {', '.join(FUNCTIONS)}"
 
 
-class FormulaError(ValueError):
-    """A text that is no formula; the message says what stands where, and what was expected."""
-
-
 def parse_expression(text: str) -> Function:
     """Return the function of `epoch` that a text states.
 
     All numbers are floats, none of which takes long to compute. It is a plain function, of which
     torch saves nothing with a scheduler's state. Where it has no finite value it raises UsageError.
 
-    Raises:
-        FormulaError: the text is no such formula, or too long.
+    Raises: ValueError where the text is no such formula, or too long.
     """
     text = " ".join(text.split())
     if len(text) > LONGEST:
-        raise FormulaError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
+        raise ValueError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
     if "#" in text:  # with its lines joined, a comment would swallow all after it
         raise _refusal(text, text.index("#"))
     try:
@@ -61,24 +56,18 @@ def parse_expression(text: str) -> Function:
     return evaluate
 
 
-def _refusal(text: str, start: int, stop: int | None = None) -> FormulaError:
+def _refusal(text: str, start: int, stop: int | None = None) -> ValueError:
     found = shown(text[start:stop]) if text[start:stop] else "its end"
-    return FormulaError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
+    return ValueError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
 
 
 def _compiled(node: ast.expr, text: str) -> Function:
-    """Return what a node of a formula computes.
-
-    Raises:
-        FormulaError: it is none of the few kinds that a formula is made of.
-    """
+    """Return what a node of a formula computes, if it is of the few kinds that one is made of."""
     match node:
         case ast.Constant(value=value) if type(value) in (int, float):
             return lambda epoch: float(value)
-        case ast.Name(id="epoch"):
-            return lambda epoch: epoch
-        case ast.Name(id="pi"):
-            return lambda epoch: math.pi
+        case ast.Name(id="epoch" | "pi" as name):
+            return lambda epoch: epoch if name == "epoch" else math.pi
         case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
             return _applied(OPERATORS[type(op)], [operand], text)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:

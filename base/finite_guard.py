@@ -41,11 +41,7 @@ class FiniteGuard:
             raise _diverged(f"{component} is {float(loss)}", epoch=epoch, step=step)
 
     def read(self, *, epoch: int) -> None:
-        """Wait for the device and raise if a loss was not finite since the last look.
-
-        Raises:
-            DivergedError: with the first bad step.
-        """
+        """Wait for the device; raise DivergedError with the first step whose loss is not finite."""
         if self.is_deferred and self.found_inf.item():
             raise _diverged("the loss is not finite", epoch=epoch, step=int(self.bad_step.item()))
 
@@ -58,11 +54,7 @@ def _diverged(what: str, *, epoch: int, step: int) -> DivergedError:
 
 
 def check_model_finite(model: nn.Module, *, epoch: int, step: int) -> None:
-    """Raise if a weight or buffer is not finite, so that such a model is never saved.
-
-    Raises:
-        DivergedError: naming the first of them.
-    """
+    """Raise DivergedError, naming the first weight or buffer that is not finite."""
     tensors = model.state_dict()
     if not tensors:
         return

@@ -21,22 +21,25 @@ ARRAYS = frozenset({"CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "
 FROM_PIL = frozenset({"PILToTensor", "ToImage", "ToTensor"})
 
 
-def is_deterministic(thing: Any) -> bool:
+def is_deterministic(thing: Any, *, may_read: bool = False) -> bool:
     """Tell whether a dataset or transform is known to give the same for the same index or input.
 
     Known are torch's and torchvision's that are, unless a transform inside them draws, and any
     class of the project with `deterministic = True`. A dataset that reads a file for each sample is
-    not counted: workers decode it better.
+    counted only with `may_read`: workers decode it better.
     """
     if hasattr(thing, "deterministic"):
         return bool(thing.deterministic)
     if _is_plain_tensors(thing):
         return True
     if type(thing) is Subset:
-        return is_deterministic(thing.dataset)
+        return is_deterministic(thing.dataset, may_read=may_read)
     if _name(thing, "transforms") in DETERMINISTIC:
         return all(map(is_deterministic, getattr(thing, "transforms", ())))
-    if _name(thing, "datasets") and isinstance(getattr(thing, "data", None), Tensor | np.ndarray):
+    dataset = _name(thing, "datasets")
+    holds = dataset and isinstance(getattr(thing, "data", None), Tensor | np.ndarray)
+    reads = dataset == "ImageFolder" and thing.loader.__module__.startswith("torchvision.")
+    if holds or (reads and may_read):
         inner = (getattr(thing, "transform", None), getattr(thing, "target_transform", None))
         return all(transform is None or is_deterministic(transform) for transform in inner)
     return False
@@ -44,14 +47,7 @@ def is_deterministic(thing: Any) -> bool:
 
 def draws_nothing(dataset: Dataset) -> bool:
     """Tell whether a dataset is known not to draw, though it may read a file for each sample."""
-    if type(dataset) is Subset:
-        return draws_nothing(dataset.dataset)
-    if _name(dataset, "datasets") == "ImageFolder":
-        if not dataset.loader.__module__.startswith("torchvision."):
-            return False
-        inner = (dataset.transform, dataset.target_transform)
-        return all(transform is None or is_deterministic(transform) for transform in inner)
-    return is_deterministic(dataset)
+    return is_deterministic(dataset, may_read=True)
 
 
 def batch_reader(
@@ -65,8 +61,8 @@ def batch_reader(
         return lambda indices: [tensor[indices] for tensor in dataset.tensors]
     if _name(dataset, "datasets") not in ARRAYS or dataset.target_transform is not None:
         return None
-    first, *others = [*_steps([dataset.transform]), *_steps(transforms), None]
-    names = [_name(transform, "transforms") for transform in others[:-1]]
+    first, *others = [*_steps([dataset.transform, *transforms])] or [None]
+    names = [_name(transform, "transforms") for transform in others]
     if _name(first, "transforms") not in FROM_PIL or not BATCHED.issuperset(names):
         return None
     data, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
@@ -76,7 +72,7 @@ def batch_reader(
         batch = images[indices]
         if type(first).__name__ == "ToTensor":
             batch = batch.to(torch.get_default_dtype()).div(255)
-        for transform in others[:-1]:
+        for transform in others:
             batch = transform(batch)
         return [batch, targets[indices]]
 

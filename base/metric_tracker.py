@@ -50,15 +50,15 @@ class MetricTracker:
                 raise UsageError(f"{column} has compute(), but is no torchmetrics.Metric")
         self.device = device
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.is_open = True  # while False, what is added or updated does not count
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, for a new epoch."""
         self.joined: list[tuple[Tensor, Tensor]] = []  # batches that wait for a full measure
         self.sums: dict[str, float | Tensor] = {}
         self.counts: dict[str, int] = {}
         self.marked: dict[str, tuple[float | Tensor, int]] = {}
-        self.is_open = True  # while False, what is added or updated does not count
-
-    def reset(self) -> None:
-        """Forget everything, for a new epoch."""
-        self.sums, self.counts, self.marked, self.joined = {}, {}, {}, []
         for metric in self.objects.values():
             metric.reset()
 
@@ -172,7 +172,8 @@ class MetricTracker:
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
         self.marked = {column: tuple(mark) for column, mark in state["marked"].items()}
         for name, metric in self._stateful().items():
-            _load_metric_state(metric, state["objects"][name], self.device)
+            for key, value in copy.deepcopy(state["objects"][name]).items():
+                setattr(metric, key, to_device(value, self.device))
 
     def _stateful(self) -> dict[str, Any]:
         return {
@@ -191,11 +192,6 @@ def _metric_state(metric: Any) -> dict[str, Any]:
         if name in metric._defaults or type(value) in (int, float, Tensor)
     }
     return copy.deepcopy(kept)
-
-
-def _load_metric_state(metric: Any, state: Mapping[str, Any], device: torch.device) -> None:
-    for name, value in copy.deepcopy(state).items():
-        setattr(metric, name, to_device(value, device))
 
 
 def _averages(sums: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:

@@ -3,12 +3,12 @@
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from base.base_data_loader import BaseDataLoader
@@ -55,11 +55,7 @@ class Registry:
         return remember
 
     def own(self) -> dict[str, list[Any]]:
-        """Return the project's own things by name; more than one under a name is a conflict.
-
-        Raises:
-            ConfigError: a module of the section's packages cannot be imported.
-        """
+        """Return the project's own things by name; more than one under a name is a conflict."""
         found: dict[str, list[Any]] = {}
         for package in self.packages:
             for name, thing in own_things(package):
@@ -84,36 +80,33 @@ class Registry:
         if own:
             return own[0]
         for namespace, accepts in self.namespaces.items():
-            if namespace in sys.modules or name in written_names(namespace):
+            if namespace in sys.modules or name in written_names(_library(namespace)):
                 thing = vars(importlib.import_module(namespace)).get(name)
                 if not name.startswith("_") and accepts(thing):
                     return thing
         raise NameLookupError(f"unknown name {shown(name)}{self._nearest(name)}")
 
-    def names(self) -> dict[str, str]:
-        """Return every name with where it comes from: a file of the project or a namespace.
-
-        Raises:
-            ConfigError: a module of the section's packages cannot be imported.
-        """
-        return self._names_in(self.namespaces)
-
-    def _names_in(self, namespaces: Iterable[str]) -> dict[str, str]:
+    def names(self, *, imported_only: bool = False) -> dict[str, str]:
+        """Return every name with where it comes from: a file of the project or a namespace."""
         sources: dict[str, str] = {}
-        for namespace in reversed([*namespaces]):
-            accepts = self.namespaces[namespace]
+        for namespace, accepts in reversed(self.namespaces.items()):
+            if imported_only and namespace not in sys.modules:
+                continue
             members = vars(importlib.import_module(namespace)).items()
             sources |= {n: namespace for n, thing in members if n[0] != "_" and accepts(thing)}
         return sources | {name: source_file(things[0]) for name, things in self.own().items()}
 
     def _nearest(self, name: str) -> str:
         """Return a hint at the nearest name, without importing a library that has none nearer."""
-        imported = [namespace for namespace in self.namespaces if namespace in sys.modules]
-        known = self._names_in(imported)
-        others = [written_names(each) for each in self.namespaces if each not in imported]
-        if (hint := _hint(name, known)) == _hint(name, [*chain(*others), *known]):
-            return hint
-        return _hint(name, self.names())
+        known = [*self.names(imported_only=True)]
+        unread = {_library(space) for space in self.namespaces if space not in sys.modules}
+        written = [name for library in unread for name in written_names(library)]
+        hint = _hint(name, known)
+        return hint if _hint(name, written + known) == hint else _hint(name, self.names())
+
+
+def _library(namespace: str) -> str:
+    return namespace.partition(".")[0]
 
 
 def _hint(name: str, names: Collection[str]) -> str:
@@ -171,7 +164,6 @@ def _of_classes(section: str, packages: tuple[str, ...], base: type, *namespaces
     return Registry(section, packages, _class_of(base), dict.fromkeys(namespaces, _class_of(base)))
 
 
-LR_SCHEDULER = torch.optim.lr_scheduler.LRScheduler
 TORCHMETRICS = ("", ".classification", ".regression", ".text", ".image", ".audio", ".retrieval")
 DATA, MODEL, TRAINER = ("data_loader",), ("model",), ("trainer",)
 
@@ -214,7 +206,7 @@ METRICS = Registry(
 )
 OPTIMIZERS = _of_classes("optimizers", MODEL + TRAINER, torch.optim.Optimizer, "torch.optim")
 LR_SCHEDULERS = _of_classes(
-    "lr_schedulers", MODEL + TRAINER, LR_SCHEDULER, "torch.optim.lr_scheduler"
+    "lr_schedulers", MODEL + TRAINER, LRScheduler, "torch.optim.lr_scheduler"
 )
 CALLBACKS = _of_classes("callbacks", TRAINER, Callback)
 TRAINERS = _of_classes("trainers", TRAINER, BaseTrainer)

@@ -31,22 +31,18 @@ def mix(*numbers: int) -> int:
 
 def sample_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:
     """Return `mix(seed, epoch, index)` for every index, (B,) int64, on the device of `indices`."""
-    return _mix_tensor(indices + _signed(mix(seed, epoch) + GOLDEN))
+    return next_keys(indices + _signed(mix(seed, epoch) + GOLDEN))
 
 
 def uniform(keys: Tensor, num_draws: int) -> Tensor:
     """Return draws from [0, 1), (B, num_draws) float32, that depend on each sample's key alone."""
     counters = torch.arange(1, num_draws + 1, device=keys.device)
-    bits = _mix_tensor(keys[:, None] + counters * _signed(GOLDEN))
+    bits = next_keys(keys[:, None] + counters * _signed(GOLDEN))
     return _shift_right(bits, 40).to(torch.float32) * 2**-24
 
 
 def next_keys(keys: Tensor) -> Tensor:
-    """Return other keys (B,), whose draws have nothing to do with those of `keys`."""
-    return _mix_tensor(keys)
-
-
-def _mix_tensor(keys: Tensor) -> Tensor:
+    """Return other keys of the same shape, whose draws have nothing to do with those of `keys`."""
     for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
         keys = (keys ^ _shift_right(keys, shift)) * _signed(factor)
     return keys

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, takewhile
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +16,16 @@ from base import distributed
 from base.device import free_memory, to_device
 from base.errors import DataError, UsageError
 from base.known_data import batch_reader, draws_nothing, is_deterministic
+from base.sample_order import AGAIN, BatchIndices
 from base.sample_rng import MASK, next_keys, preserved_rng, sample_keys, seed_global_generators
 
 CHUNK = 128  # samples put into memory at once
 CUT_BYTES = (2**18, 2**24)  # cut at once from those in memory, on the CPU and on an accelerator
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
-AGAIN = 2**32  # is added to a position for each time that it came before in the epoch
 NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
+progress = partial(tqdm, desc="reading data", leave=False, disable=None, delay=1)
 
-Reader = Callable[[Tensor], list[Tensor] | None]  # positions (B,) to columns (B, ...)
-
-
-class BatchIndices(NamedTuple):
-    """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch.
-
-    One asked for repeatedly has `AGAIN` added each time, so that each has draws of its own. An
-    array, since a tensor would go to a worker through shared memory, which takes much longer.
-    """
-
-    epoch: int
-    positions: np.ndarray
+Reader = Callable[[np.ndarray], list[Tensor] | None]  # positions (B,) to columns (B, ...)
 
 
 class Samples(Dataset):
@@ -79,22 +69,18 @@ class Samples(Dataset):
         """Whether batches are cut from tensors in memory, with nothing to do for each sample."""
         return bool(self.tensors) and not self.sample_transforms
 
-    def __getitems__(self, batch: BatchIndices) -> Any:
+    def __getitems__(self, asked: BatchIndices) -> Any:
         """Return the collated batch, or in a worker the DataError for the loader to raise."""
         try:
-            return self._batch(*batch)
+            if self.is_batched:
+                return next(self.batches([asked]))
+            with _as_in_a_worker():
+                batch = self._collate([*self._read(asked, self.sample_transforms)])
+            return self._augmented(batch, asked) if self.batch_transforms else batch
         except DataError as error:
             if get_worker_info() is None:
                 raise
             return error  # raised here, it would arrive with its traceback for a message
-
-    def _batch(self, epoch: int, positions: np.ndarray) -> Any:
-        if self.is_batched:
-            return next(self.batches([BatchIndices(epoch, positions)]))
-        read = self._read(torch.from_numpy(positions), self.sample_transforms, epoch=epoch)
-        with _as_in_a_worker():
-            batch = self._collate([*read])
-        return self._augmented(batch, epoch, positions) if self.batch_transforms else batch
 
     def batches(self, asked: Iterable[BatchIndices]) -> Iterator[Any]:
         """Yield batches of tensors in memory; small ones are cut several at once."""
@@ -110,55 +96,52 @@ class Samples(Dataset):
             if self.pin_memory:
                 columns = [column.pin_memory() for column in columns]
             columns = [column.split(sizes) for column in columns]
-            for (epoch, positions), *batch in zip(group, *columns, strict=True):
-                yield self._augmented(batch, epoch, positions) if self.batch_transforms else batch
+            for batch_asked, *batch in zip(group, *columns, strict=True):
+                yield self._augmented(batch, batch_asked) if self.batch_transforms else batch
 
-    def _augmented(self, batch: Any, epoch: int, positions: np.ndarray) -> list[Any]:
+    def _augmented(self, batch: Any, asked: BatchIndices) -> list[Any]:
         first, *others = _parts(batch)
-        keys = to_device(self._keys(epoch, positions), first.device)
+        keys = to_device(self._keys(asked), first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
             keys = next_keys(keys)  # equal draws would tie one transform to another
         return [first, *others]
 
-    def _keys(self, epoch: int, positions: np.ndarray) -> Tensor:
+    def _keys(self, asked: BatchIndices) -> Tensor:
         """Return the samples' keys (B,), another one each time that a position is asked for."""
+        epoch, positions = asked
         rows = positions & (AGAIN - 1)
         indices = self.indices.index_select(0, torch.from_numpy(rows))
         return sample_keys(self.seed, epoch, indices.add_(torch.from_numpy(positions - rows)))
 
-    def _read(
-        self, positions: Tensor, transforms: Sequence[Callable], *, epoch: int
-    ) -> Iterator[Any]:
+    def _read(self, asked: BatchIndices, transforms: Sequence[Callable]) -> Iterator[Any]:
         """Yield samples through transforms, the generators seeded for each if anything may draw."""
-        keys = self._keys(epoch, positions.numpy()).tolist()
-        positions = positions & (AGAIN - 1)
-        indices = self.indices[positions]
+        rows = asked.positions & (AGAIN - 1)
+        indices = self.indices[torch.from_numpy(rows)].tolist()
+        keys = self._keys(asked).tolist()
         may_draw = not (
             self.collate_fn is default_collate
             and draws_nothing(self.dataset)
             and all(map(is_deterministic, transforms))
         )
-        for position, index, key in zip(positions.tolist(), indices.tolist(), keys, strict=True):
+        for row, index, key in zip(rows.tolist(), indices, keys, strict=True):
             if may_draw:
                 seed_global_generators(key & MASK)
-            yield self._sample(position, index, transforms)
+            yield self._sample(row, index, transforms)
 
-    def _sample(self, position: int, index: int, transforms: Sequence[Callable]) -> Any:
+    def _sample(self, row: int, index: int, transforms: Sequence[Callable]) -> Any:
         try:
             if self.tensors:  # copies, since a transform may work in place
-                sample = tuple(tensor[position].clone() for tensor in self.tensors)
+                sample = tuple(tensor[row].clone() for tensor in self.tensors)
             else:
                 sample = self.dataset[index]
             return _transformed(sample, transforms)
-        except (OSError, EOFError) as error:
-            raise DataError(f"{self._place(index)} cannot be read: {error}") from error
-        except Exception as error:  # a bug of any kind goes on, with the place added
-            error.add_note(f"This was {self._place(index)}.")
+        except Exception as error:
+            place = f"sample {index} of {type(self.dataset).__name__}"
+            if isinstance(error, OSError | EOFError):
+                raise DataError(f"{place} cannot be read: {error}") from error
+            error.add_note(f"This was {place}.")  # a bug of any kind goes on, with the place added
             raise
-
-    def _place(self, index: int) -> str:
-        return f"sample {index} of {type(self.dataset).__name__}"
 
     def _collate(self, samples: Sequence[Any]) -> Any:
         try:
@@ -180,25 +163,22 @@ class Samples(Dataset):
             UsageError: some samples have none.
             DataError: a sample cannot be read.
         """
-        known = getattr(self.dataset, attribute, None)
-        if getattr(self.dataset, "target_transform", None) is not None:
-            known = None  # the attribute holds what the transform has not seen
-        values = self._taken(take) if known is None else known
+        total, chosen = len(self.dataset), self.indices
+        values = getattr(self.dataset, attribute, None)
+        # which does not hold what a target transform gives
+        if values is None or getattr(self.dataset, "target_transform", None) is not None:
+            total, chosen = len(self), slice(None)
+            with _as_in_a_worker():
+                samples = self._read(BatchIndices(0, np.arange(total)), ())
+                values = [take(sample) for sample in progress(samples, total=total)]
         with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
             values = torch.as_tensor(values)
-            total = len(self) if known is None else len(self.dataset)
             if values.shape == (total,) and bool((values == values.long()).all()):
-                return values.long() if known is None else values.long()[self.indices]
+                return values.long()[chosen]
+        name = type(self.dataset).__name__
         raise UsageError(
-            f"{type(self.dataset).__name__} has no {attribute} for the sampler, which needs a "
-            "whole number for each sample"
+            f"{name} has no {attribute} for the sampler, which needs a whole number for each sample"
         )
-
-    def _taken(self, take: Callable[[Any], Any]) -> list[Any]:
-        with _as_in_a_worker():
-            samples = self._read(torch.arange(len(self)), (), epoch=0)
-            bar = tqdm(samples, "reading data", len(self), leave=False, disable=None, delay=1)
-            return [take(sample) for sample in bar]
 
     # --- in memory ------------------------------------------------------------------------------
 
@@ -216,7 +196,7 @@ class Samples(Dataset):
             )
         known = list(takewhile(is_deterministic, self.sample_transforms))
         with _as_in_a_worker():
-            ends = self._columns(torch.tensor([0, len(self) - 1]), known)
+            ends = self._columns(np.array([0, len(self) - 1]), known)
             if ends is None:
                 return NO_COLUMNS
             num_bytes = sum(column[0].nbytes for column in ends) * len(self)
@@ -244,18 +224,19 @@ class Samples(Dataset):
     def _fill(self, tensors: Sequence[Tensor], read: Reader) -> bool:
         """Write every sample into `tensors`, and tell whether all of them fit."""
         kinds = [(tensor.dtype, tensor.shape[1:]) for tensor in tensors]
-        chunks = torch.arange(len(self)).split(CHUNK)
-        for chunk in tqdm(chunks, desc="reading data", leave=False, disable=None, delay=1):
-            columns = read(chunk)
+        for start in progress(range(0, len(self), CHUNK)):
+            columns = read(np.arange(start, min(start + CHUNK, len(self))))
             if columns is None or [(c.dtype, c.shape[1:]) for c in columns] != kinds:
                 return False
             for tensor, column in zip(tensors, columns, strict=True):
-                tensor[chunk[0] : chunk[-1] + 1] = column
+                tensor[start : start + CHUNK] = column
         return True
 
-    def _columns(self, positions: Tensor, transforms: Sequence[Callable]) -> list[Tensor] | None:
+    def _columns(
+        self, positions: np.ndarray, transforms: Sequence[Callable]
+    ) -> list[Tensor] | None:
         """Return samples as tensors (B, ...), or None where they are no plain tuples of such."""
-        samples = [*self._read(positions, transforms, epoch=0)]
+        samples = [*self._read(BatchIndices(0, positions), transforms)]
         try:
             columns = default_collate(samples)
         except (TypeError, RuntimeError, LookupError):

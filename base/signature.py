@@ -86,11 +86,7 @@ class Parameters:
             yield path, str(error)
 
     def read(self, argument: str, value: Any) -> Any:
-        """Return a value as the argument's annotation asks for it.
-
-        Raises:
-            ValueError: it is not of the type that the annotation states.
-        """
+        """Return a value as the argument's annotation asks for it; ValueError where it cannot."""
         annotation = getattr(self.by_name.get(argument), "annotation", inspect.Parameter.empty)
         return value if annotation is inspect.Parameter.empty else read(value, annotation)
 

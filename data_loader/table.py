@@ -52,9 +52,9 @@ class TableDataset(TensorDataset):
     ) -> None:
         if validation_split and train_path is None:
             raise UsageError("a table's own validation_split goes with a train_path")
-        table = read_table(Path(path))
-        train = table if train_path is None else read_table(Path(train_path))
-        found = column(train, target)
+        table = _read(Path(path))
+        train = table if train_path is None else _read(Path(train_path))
+        found = _column(train, target)
         others = [name for name in train.columns if name != target]
         self.features = others if features is None else features
         if not self.features or target in self.features:
@@ -66,17 +66,17 @@ class TableDataset(TensorDataset):
             hint = "for a number set task: regression"
             log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
         self.targets = (
-            torch.from_numpy(numbers(table, [target])).float()
+            torch.from_numpy(_numbers(table, [target])).float()
             if is_regression
-            else class_numbers(table, target, values)
+            else _class_numbers(table, target, values)
         )
         self._is_training = train is table
-        self._raw = numbers(table, self.features)  # (N, F) float64
+        self._raw = _numbers(table, self.features)  # (N, F) float64
         rows = self._raw
         if train is not table:
             seed = torch.initial_seed() % 2**63
             indices, _ = split(range(len(train)), validation_split, seed=seed)
-            rows = numbers(train, self.features)[indices.numpy()]
+            rows = _numbers(train, self.features)[indices.numpy()]
         super().__init__(self._standardised(rows), self.targets)
 
     def fit_to(self, indices: Tensor) -> None:
@@ -86,7 +86,7 @@ class TableDataset(TensorDataset):
 
     def for_prediction(self, path: Path) -> TensorDataset:
         """Return the rows of another file, scaled as these are; they need no target."""
-        inputs = self._scaled(numbers(read_table(path), self.features))
+        inputs = self._scaled(_numbers(_read(path), self.features))
         return TensorDataset(inputs, torch.arange(len(inputs)))
 
     def _standardised(self, rows: np.ndarray) -> Tensor:
@@ -99,12 +99,8 @@ class TableDataset(TensorDataset):
         return torch.from_numpy((rows - self._mean) / self._scale).float()
 
 
-def read_table(path: Path) -> "pd.DataFrame":
-    """Read a CSV, or a Parquet file, which needs pyarrow; its errors name `path` and the row.
-
-    Raises:
-        DataError: it cannot be read, or has no rows.
-    """
+def _read(path: Path) -> "pd.DataFrame":
+    """Read a CSV, or a Parquet file, which needs pyarrow; its errors name `path` and the row."""
     import pandas as pd
 
     is_parquet = path.suffix in (".parquet", ".pq")
@@ -124,12 +120,7 @@ def read_table(path: Path) -> "pd.DataFrame":
     return table
 
 
-def column(table: "pd.DataFrame", name: str) -> "pd.Series":
-    """Return a column.
-
-    Raises:
-        DataError: there is none of that name.
-    """
+def _column(table: "pd.DataFrame", name: str) -> "pd.Series":
     if name not in table.columns:
         known = [str(other) for other in table.columns]
         hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
@@ -137,17 +128,13 @@ def column(table: "pd.DataFrame", name: str) -> "pd.Series":
     return table[name]
 
 
-def numbers(table: "pd.DataFrame", names: list[str]) -> np.ndarray:
-    """Return columns of numbers, (N, F) float64.
-
-    Raises:
-        DataError: a value is missing, infinite, or none.
-    """
+def _numbers(table: "pd.DataFrame", names: list[str]) -> np.ndarray:
+    """Return columns of finite numbers, (N, F) float64."""
     import pandas as pd
 
     found = np.empty((len(table), len(names)))
     for place, name in enumerate(names):
-        values = column(table, name)
+        values = _column(table, name)
         found[:, place] = pd.to_numeric(values, errors="coerce")
         is_wrong = ~np.isfinite(found[:, place])
         if is_wrong.any():
@@ -155,15 +142,11 @@ def numbers(table: "pd.DataFrame", names: list[str]) -> np.ndarray:
     return found
 
 
-def class_numbers(table: "pd.DataFrame", name: str, classes: list) -> Tensor:
-    """Return the targets (N,) int64 as places among the classes.
-
-    Raises:
-        DataError: a value is missing, or none of the classes.
-    """
+def _class_numbers(table: "pd.DataFrame", name: str, classes: list) -> Tensor:
+    """Return the targets (N,) int64 as places among the classes."""
     import pandas as pd
 
-    values = column(table, name)
+    values = _column(table, name)
     found = pd.Index(classes).get_indexer(values)
     if (found < 0).any():
         known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")

@@ -45,8 +45,8 @@ class TextDataset(Dataset):
         num_words: int = 10_000,
         min_count: int = 2,
     ) -> None:
-        rows = read_rows(path, text, label)
-        known = rows if vocabulary is None else read_rows(vocabulary, text, label)
+        rows = _rows(path, text, label)
+        known = rows if vocabulary is None else _rows(vocabulary, text, label)
         self.column = text
         self.classes = sorted({label for _, _, label in known})
         counts = Counter(word for _, words, _ in known for word in words)
@@ -67,7 +67,7 @@ class TextDataset(Dataset):
 
     def for_prediction(self, path: Path) -> list[tuple[Tensor, int]]:
         """Return the sentences of another file in the same words; they need no label."""
-        rows = read_rows(path, self.column, None)
+        rows = _rows(path, self.column, None)
         return [(self.encode(words), number) for number, (_, words, _) in enumerate(rows)]
 
     def __len__(self) -> int:
@@ -84,15 +84,12 @@ def pad(samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
     return pad_sequence(inputs, batch_first=True), default_collate(targets)
 
 
-def read_rows(
+def _rows(
     path: str | Path, text: str, label: str | None
 ) -> list[tuple[str, list[str], str | None]]:
     """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE.
 
     Without a column `label` the third is None.
-
-    Raises:
-        DataError: the file cannot be read, lacks a column, or a row holds no word or no label.
     """
     try:
         data = Path(path).read_bytes()

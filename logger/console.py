@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tqdm import tqdm
@@ -46,7 +45,11 @@ def setup_logging(
     console.setLevel(VERBOSITY[verbosity] if is_main else logging.WARNING)
     logger.addHandler(console)
     if log_file is not None and is_main:
-        file = _open_log_file(log_file)
+        try:
+            file = _LogFile(log_file, encoding="utf-8")
+        except OSError as error:
+            raise write_error(log_file, error) from error
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
         logger.addHandler(file)
         for record in early:
             file.handle(record)
@@ -63,33 +66,20 @@ class _Early(logging.handlers.BufferingHandler):
 
 
 class _Console(logging.StreamHandler):
-    """Messages on stdout, written around a live progress bar."""
+    """Messages on the present stdout, which notebooks replace, written around a live bar."""
 
     def __init__(self) -> None:
-        super().__init__(_AroundTheBar())
+        super().__init__(self)  # it is its own stream
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
-
-
-class _AroundTheBar:
-    """A stream to the present sys.stdout, which tests and notebooks replace."""
 
     def write(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout, end="")
 
     def flush(self) -> None:
         sys.stdout.flush()
-
-
-def _open_log_file(path: Path) -> "_LogFile":
-    try:
-        handler = _LogFile(path, encoding="utf-8")
-    except OSError as error:
-        raise write_error(path, error) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    return handler
 
 
 class _LogFile(logging.FileHandler):
@@ -122,12 +112,10 @@ class ProgressBar:
     def __init__(
         self, total: int | None, *, description: str, initial: int = 0, enabled: bool = True
     ) -> None:
-        self._total = total
-        self._description = description
+        self._total, self._description, self._enabled = total, description, enabled
         self._initial = self._num_done = initial
-        self._enabled = enabled
         self._started = time.monotonic()
-        self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._next_line = self._started + SECONDS_BETWEEN_LINES
         self._bar = _live_bar(total, description, initial) if enabled else None
         if self._bar is not None:
             self.update = self._bar.update  # one call less per step
@@ -140,33 +128,19 @@ class ProgressBar:
         """Put the values beside the bar, to be seen when it is next drawn."""
         if self._bar is not None:
             self._bar.set_postfix_str(format_values(values), refresh=False)
-        elif self._enabled and time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
-            seconds = time.monotonic() - self._started
-            logging.getLogger(LOGGER_NAME).info(
-                "%s  %d/%s samples  %s  %.0f samples/s",
-                self._description,
-                self._num_done,
-                self._total or "?",
-                format_values(values),
-                (self._num_done - self._initial) / max(seconds, 1e-9),
-            )
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
+        elif self._enabled and (now := time.monotonic()) >= self._next_line:
+            self._next_line = now + SECONDS_BETWEEN_LINES
+            speed = (self._num_done - self._initial) / max(now - self._started, 1e-9)
+            done = f"{self._description}  {self._num_done}/{self._total or '?'} samples"
+            line = f"{done}  {format_values(values)}  {speed:.0f} samples/s"
+            logging.getLogger(LOGGER_NAME).info("%s", line)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __exit__(self, *exc_info: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _live_bar(total: int | None, description: str, initial: int) -> tqdm | None:
@@ -180,10 +154,6 @@ def _live_bar(total: int | None, description: str, initial: int) -> tqdm | None:
         monitor_interval = 0  # no thread of tqdm's own: data workers are forked from this process
 
     return Bar(
-        total=total,
-        desc=description,
-        initial=initial,
-        unit=" samples",
-        leave=False,
-        dynamic_ncols=True,
-    )
+        total=total, desc=description, initial=initial,
+        unit=" samples", leave=False, dynamic_ncols=True,
+    )  # fmt: skip

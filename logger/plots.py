@@ -1,4 +1,4 @@
-"""Figures as PNG files: curves, rates, confusion matrix, images. Needs matplotlib, not pyplot."""
+"""Figures as PNG files: curves, confusion matrix, images. Needs matplotlib, not pyplot."""
 
 import io
 import math
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from base.files import write_atomic
+from base.monitor import Monitor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 TRAIN, VALID = "#2f6fb0", "#e0742b"  # told apart with any colour vision, and in grey
 INK, FAINT = "#333333", "#dddddd"
-GROUPS = (TRAIN, VALID, "#6a4c93", "#2a9d6f", INK)
 BEST = {"color": INK, "linewidth": 1.0, "linestyle": (0, (2, 2)), "zorder": 1.8}
 DPI = 140  # a matrix of 1000 classes gets more than a pixel each
 NOT_CURVES = ("epoch", "step", "seconds", "samples_per_second")
@@ -26,11 +26,16 @@ MAX_LABEL_LENGTH = 24
 
 
 def plot_curves(
-    rows: Sequence[Mapping[str, float]], path: Path, *, title: str, monitor: str = "min val_loss"
+    rows: Sequence[Mapping[str, float]],
+    path: Path,
+    *,
+    title: str,
+    monitor: str = "min val_loss",
+    x: str = "epoch",
 ) -> None:
-    """Draw one panel per quantity over the epochs, training and validation together.
+    """Draw one panel per quantity over the column `x`, training and validation together.
 
-    `rows` are those of metrics.csv. The epoch that is best by `monitor`, "min|max COLUMN", is
+    `rows` are like those of metrics.csv. The epoch that is best by `monitor`, "min|max COLUMN", is
     marked; "off" or a column that is not there marks none.
 
     Raises:
@@ -45,19 +50,21 @@ def plot_curves(
     best_epoch = _best_epoch(rows, monitor)
     for position, name in enumerate(names, start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
-        _draw_quantity(axes, rows, name)
-        if best_epoch is not None:
+        _draw_quantity(axes, rows, name, x)
+        if best_epoch:
             axes.axvline(best_epoch, **BEST)
         if position > len(names) - num_columns:
-            axes.set_xlabel("epoch", color=INK)
+            axes.set_xlabel(x, color=INK)
 
     handles = [Line2D([], [], color=TRAIN, linewidth=1.8, label="training")]
     if any(key.startswith("val_") for row in rows for key in row):
         handles.append(Line2D([], [], color=VALID, linewidth=1.8, label="validation"))
-    if best_epoch is not None:
-        handles.append(Line2D([], [], label=f"best epoch: {best_epoch:g} ({monitor})", **BEST))
+    if best_epoch:
+        handles.append(Line2D([], [], label=f"best epoch: {best_epoch} ({monitor})", **BEST))
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    if len(handles) > 1:
+        place = "outside lower center"
+        figure.legend(handles=handles, loc=place, ncols=3, frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -68,26 +75,25 @@ def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
     return sorted(names, key=lambda name: (name != "loss", name == "lr"))
 
 
-def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> float | None:
-    mode, _, column = monitor.partition(" ")
-    scores = [(row[column], row["epoch"]) for row in rows if math.isfinite(row.get(column, np.nan))]
-    if not scores or mode not in ("min", "max"):
-        return None
-    sign = 1 if mode == "min" else -1
-    return min(scores, key=lambda score: sign * score[0])[1]  # the first of equals, as the monitor
+def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
+    watch = Monitor(monitor)
+    for row in rows:
+        if watch.column in row:
+            watch.update(row)
+    return watch.best_epoch
 
 
-def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str) -> None:
+def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, x: str) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    epochs = [row["epoch"] for row in rows]
+    places = [row[x] for row in rows]
     marker = "o" if len(rows) <= 25 else ""
     shown = []
     for column, colour in ((name, TRAIN), (f"val_{name}", VALID)):
         values = [row.get(column, math.nan) for row in rows]
         shown += [value for value in values if math.isfinite(value)]
         if any(map(math.isfinite, values)):
-            axes.plot(epochs, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5)
+            axes.plot(places, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5)
     spans_decades = bool(shown) and min(shown) > 0 and max(shown) > 50 * min(shown)
     if spans_decades and (name == "lr" or "loss" in name):
         axes.set_yscale("log")
@@ -97,51 +103,10 @@ def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str)
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(name, loc="left", fontsize=10, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    margin = max(0.5, 0.015 * (epochs[-1] - epochs[0]))
-    axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)
+    margin = max(0.5, 0.015 * (places[-1] - places[0]))
+    axes.set_xlim(places[0] - margin, places[-1] + margin)
     axes.grid(color=FAINT, linewidth=0.7)
     _lighten(axes)
-
-
-def plot_learning_rates(
-    steps: Sequence[int],
-    rates: Mapping[str, Sequence[float]],
-    path: Path,
-    *,
-    title: str,
-    steps_per_epoch: int,
-) -> None:
-    """Draw the rate of each parameter group from each step on, up to the last; mark the epochs.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    figure = _figure(7.0, 3.6)
-    axes = figure.add_subplot()
-    num_epochs = steps[-1] / steps_per_epoch
-    style = "steps-post" if len(steps) <= num_epochs + 1 else "default"
-    for number, (name, values) in enumerate(rates.items()):
-        colour = GROUPS[number % len(GROUPS)]
-        axes.plot(steps, values, color=colour, linewidth=1.8, drawstyle=style, label=name)
-    ticks = MaxNLocator(nbins=10, integer=True).tick_values(0, num_epochs)
-    marked = [epoch for epoch in ticks if 0 <= epoch <= num_epochs]
-    for epoch in marked:
-        axes.axvline(epoch * steps_per_epoch, color=FAINT, linewidth=0.7, zorder=0)
-    epochs = axes.secondary_xaxis(
-        "top", functions=(lambda x: x / steps_per_epoch, lambda x: x * steps_per_epoch)
-    )
-    epochs.set_xticks(marked)
-    for axis, unit in ((axes, "step"), (epochs, "epoch")):
-        axis.set_xlabel(unit, color=INK)
-        _lighten(axis)
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=FAINT, linewidth=0.7)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    if len(rates) > 1:
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
 
 
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> None:
@@ -255,8 +220,6 @@ def _lighten(axes: "Axes") -> None:
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
+    figure.savefig(png, format="png")
     write_atomic(path, png.getvalue())

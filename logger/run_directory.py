@@ -3,7 +3,7 @@
 import logging
 import os
 import weakref
-from contextlib import ExitStack
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -41,18 +41,15 @@ class RunDirectory:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self.path / ".lock", "a+", encoding="ascii")  # noqa: SIM115
-            with ExitStack() as on_failure:
-                on_failure.callback(file.close)
-                self._lock(file)
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n")
-                file.flush()
-                on_failure.pop_all()
+            file = self._lock_file = (self.path / ".lock").open("a+", encoding="ascii")
+            self._lock(file)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         except OSError as error:
+            self.release()
             raise write_error(self.path, error) from error
         _close_after_fork(file)
-        self._lock_file = file
 
     def _lock(self, file: IO[str]) -> None:
         try:
@@ -61,19 +58,20 @@ class RunDirectory:
             file.seek(0)
             pid = file.read().strip()
             holder = f" (pid {pid})" if pid else ""
+            self.release()
             raise UsageError(f"{self.path} is in use by another process{holder}") from None
         except OSError as error:
+            advice = "start no second process on this run"
             logging.getLogger("train").warning(
-                "%s: this file system has no locks (%s); start no second process on this run",
-                self.path,
-                error.strerror,
+                "%s: this file system has no locks (%s); %s", self.path, error.strerror, advice
             )
 
     def release(self) -> None:
         """Let another process have the run; harmless when it is not held."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        file, self._lock_file = self._lock_file, None
+        if file is not None:
+            with suppress(OSError):  # of a full disk, which took none of it
+                file.close()
 
 
 def _lock_or_raise(file: IO[str]) -> None:
@@ -106,27 +104,22 @@ def new_run_id() -> str:
     return datetime.now().strftime(RUN_ID_FORMAT)
 
 
-def acquire_new(parent: Path, run_id: str | None = None) -> RunDirectory:
+def acquire_new(parent: Path) -> RunDirectory:
     """Make a run directory that did not exist before in `parent`, and acquire it.
 
     Raises:
-        UsageError: the given `run_id` is no valid name or exists already.
         WriteError: the directory cannot be made.
     """
-    if run_id is not None:
-        check_run_id(run_id)
     while True:
-        run = RunDirectory(Path(parent) / (run_id or new_run_id()))
+        run = RunDirectory(Path(parent) / new_run_id())
         try:
             run.path.mkdir(parents=True)
-        except FileExistsError:
-            if run_id is not None or not run.path.is_dir():
-                raise UsageError(f"{run.path} exists already; name another run") from None
         except OSError as error:
+            if run.path.is_dir():
+                continue  # another process's, of the same microsecond
             raise write_error(run.path, error) from error
-        else:
-            run.acquire()
-            return run
+        run.acquire()
+        return run
 
 
 def check_run_id(run_id: str) -> None:

@@ -15,16 +15,20 @@ from logger.writers import CsvWriter, TensorBoardWriter, flatten
 if TYPE_CHECKING:
     from torch import nn
 
+    from logger.wandb_writer import WandbWriter
+
+TENSORBOARD, WANDB = "TensorBoard", "Weights & Biases"
 NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
 
 
 class RunLogger:
-    """What a trainer tells, and where it goes: console, train.log, metrics.csv, TensorBoard.
+    """What a trainer tells, and where it goes: console, train.log, metrics.csv, TensorBoard, W&B.
 
-    Without a `run` (other ranks, `--check`) nothing goes anywhere. On a resume, `resume_epoch` is
-    the number of completed epochs and `resume_step` the restored step, `mid_epoch` when that lies
-    within an epoch; what an earlier process logged after that is dropped. TensorBoard never stops
-    a run: when it fails it says so once and is off.
+    Without a `run` (other ranks, `--check`) nothing goes anywhere. `wandb` is the whole config as
+    plain data where Weights & Biases is on. On a resume, `resume_epoch` is the number of completed
+    epochs and `resume_step` the restored step, `mid_epoch` when that lies within an epoch; what an
+    earlier process logged after that is dropped. TensorBoard and Weights & Biases never stop a
+    run: one that fails says so once and is off.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class RunLogger:
         *,
         tensorboard: bool = True,
         csv: bool = True,
+        wandb: Mapping[str, Any] | None = None,
         resume_epoch: int = 0,
         resume_step: int | None = None,
         mid_epoch: bool = False,
@@ -41,7 +46,7 @@ class RunLogger:
         self._is_resumed = resume_step is not None
         self._rows: list[Mapping[str, float]] = []
         self._csv: CsvWriter | None = None
-        self.tensorboard: TensorBoardWriter | None = None
+        self._writers: dict[str, Any] = {}
         if run is not None and csv:
             self._csv = CsvWriter(run.metrics_file)
             self._csv.cut_back(resume_epoch)
@@ -49,27 +54,34 @@ class RunLogger:
         if run is not None and tensorboard:
             first = 0 if resume_step is None else resume_step + 1
             valid_first = first - 1 if self._is_resumed and mid_epoch else first
-            self._open_tensorboard(run, first, valid_first)
+            purges = {"purge_train": first, "purge_valid": valid_first}
+            self._open(TENSORBOARD, lambda: TensorBoardWriter(run.tensorboard, **purges))
+        if run is not None and wandb is not None:
+            self._open(WANDB, lambda: _wandb_writer(run, wandb, is_resumed=self._is_resumed))
 
-    def _open_tensorboard(self, run: RunDirectory, purge_train: int, purge_valid: int) -> None:
+    def _open(self, name: str, writer: Callable[[], Any]) -> None:
         try:
-            self.tensorboard = TensorBoardWriter(
-                run.tensorboard, purge_train=purge_train, purge_valid=purge_valid
-            )
+            self._writers[name] = writer()
         except Exception as error:  # a chart is not worth a run, whatever is wrong with it
-            _warn("TensorBoard is off", error)
+            _warn(f"{name} is off", error)
+
+    def _tell(self, name: str, write: Callable[[Any], None]) -> None:
+        if name not in self._writers:
+            return
+        try:
+            write(self._writers[name])
+        except Exception as error:  # as above
+            _warn(f"{name} is off from here on", error)
+            with suppress(Exception):
+                self._writers.pop(name).close()
 
     def to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
         """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
-        if self.tensorboard is None:
-            return
-        try:
-            write(self.tensorboard)
-        except Exception as error:  # as above
-            _warn("TensorBoard is off from here on", error)
-            with suppress(Exception):
-                self.tensorboard.close()
-            self.tensorboard = None
+        self._tell(TENSORBOARD, write)
+
+    def to_wandb(self, write: Callable[["WandbWriter"], None]) -> None:
+        """Write to Weights & Biases likewise."""
+        self._tell(WANDB, write)
 
     def log_config(self, text: str) -> None:
         """Show the config, as YAML text, in TensorBoard; once, not after a resume."""
@@ -85,7 +97,8 @@ class RunLogger:
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
         """Add to the training curves at the optimizer step `step`."""
-        self.to_tensorboard(lambda board: board.train(values, step))
+        for name in list(self._writers):
+            self._tell(name, lambda writer: writer.train(values, step))
 
     def log_epoch(
         self, row: Mapping[str, float | int], *, num_epochs: int, waiting: float = 0.0
@@ -105,6 +118,7 @@ class RunLogger:
             self._csv.write(row)
         valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
         self.to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
+        self.to_wandb(lambda writer: writer.epoch(row))
         results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
         timing = ""
         if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
@@ -118,7 +132,7 @@ class RunLogger:
         self.to_tensorboard(lambda board: board.flush())
 
     def finish(self, summary: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
-        """Write what a finished run leaves: summary.json, the HPARAMS tab, curves.png.
+        """Write what a finished run leaves: summary.json, the HPARAMS tab, W&B's, curves.png.
 
         `hparams` is the config as plain nested data. Results in `summary` become its outcome there.
 
@@ -127,7 +141,8 @@ class RunLogger:
         """
         if self._run is None:
             return
-        text = json.dumps(_plain(summary), indent=2, allow_nan=False)
+        summary = _plain(summary)
+        text = json.dumps(summary, indent=2, allow_nan=False)
         write_atomic(self._run.summary_file, text + "\n")
         outcome = {
             f"summary/{name}": value
@@ -135,6 +150,7 @@ class RunLogger:
             if isinstance(value, float) and name.rpartition(".")[2] not in NOT_RESULTS
         }
         self.to_tensorboard(lambda board: board.hparams(hparams, outcome))
+        self.to_wandb(lambda writer: writer.finish(summary))
         self._plot_curves(str(hparams.get("name", "")), hparams.get("trainer") or {})
 
     def _plot_curves(self, name: str, trainer: Mapping[str, Any]) -> None:
@@ -151,9 +167,18 @@ class RunLogger:
         plot_curves(self._rows, self._run.curves_file, title=title, monitor=monitor)
 
     def close(self) -> None:
-        """Close the event files."""
-        self.to_tensorboard(lambda board: board.close())
-        self.tensorboard = None
+        """Close the event files, and upload what W&B has not yet."""
+        for name in list(self._writers):
+            self._tell(name, lambda writer: writer.close())
+        self._writers.clear()
+
+
+def _wandb_writer(
+    run: RunDirectory, config: Mapping[str, Any], *, is_resumed: bool
+) -> "WandbWriter":
+    from logger.wandb_writer import WandbWriter
+
+    return WandbWriter(run, config, is_resumed=is_resumed)
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -61,6 +61,12 @@ def test_the_end_of_a_run_names_the_best_score_and_the_next_commands(tmp_path):
     assert "--host 127.0.0.1" in result.output
 
 
+def test_a_run_without_test_data_does_not_say_to_test_it(tmp_path):
+    result = train(tmp_path, "-c", "digits.yaml", "test_dataset=null")
+    assert "best: epoch 1, val_loss" in result.output
+    assert "test.py" not in result.output
+
+
 def test_the_config_that_ran_runs_again_as_it_is(trained, tmp_path):
     result = run(train_command, "-c", trained / "config.yaml", f"trainer.save_dir={tmp_path}")
     assert result.exit_code == 0, result.output

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 HEAVY = {"torchvision", "torchmetrics", "sklearn", "pandas", "matplotlib", "tensorboard", "sympy"}
+HEAVY |= {"wandb"}
 LOOK = f"""
 import json, sys, train
 try:

@@ -1,5 +1,6 @@
 """What a batch holds, and how many of them make an epoch."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,11 @@ def count_batches(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     if settings.len_epoch is not None:
         return settings.len_epoch * settings.accumulate
     return limited(settings, data_loader)
+
+
+def count_steps(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
+    """Return the number of optimizer steps of a training epoch; the last may be a shorter group."""
+    return math.ceil(count_batches(settings, data_loader) / settings.accumulate)
 
 
 def limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:

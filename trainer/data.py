@@ -1,21 +1,29 @@
 """From the data sections of a config to prepared loaders of training, validation and test data."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
 from base import BaseDataLoader, distributed
-from base.config import Config, DatasetConfig
+from base.config import Config
 from base.config_rules import loader_parameters
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
-from trainer.parts import build_part
+from trainer.parts import build_part, build_parts
 
 log = logging.getLogger("train")
+
+# Where the transforms of each kind of data stand, the first there counting: the training's
+# augmentation reaches validation and test only where nothing else is said.
+TRAIN_TRANSFORM = ("dataset.transform",)
+VALID_TRANSFORM = ("valid_dataset.transform", "dataset.valid_transform", *TRAIN_TRANSFORM)
+TEST_TRANSFORM = ("test_dataset.transform", *VALID_TRANSFORM)
+WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, where it takes them
 
 
 def build_data(
@@ -27,18 +35,21 @@ def build_data(
         DataError: the data is missing, damaged, or does not fit the split.
     """
     with _data_errors(), _main_process_first():
-        loader = build_loader(config, config.dataset, "dataset")
+        loader = build_loader(config, "dataset")
         if config.valid_dataset is None:
             valid_loader = loader.split_validation()
         else:
-            valid_loader = build_loader(
-                config, config.valid_dataset, "valid_dataset", shuffle=False, validation_split=0
-            )
-        _prepare(loader, config, device, name="training", transform=train_transform(config))
+            valid_loader = build_loader(config, "valid_dataset", **WHOLE_IN_ORDER)
+        _prepare(loader, config, device, TRAIN_TRANSFORM, "training")
         if valid_loader is not None:
-            _prepare(valid_loader, config, device, transform=valid_transform(config))
+            _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation")
     config.data_loader.in_memory = loader.in_memory  # a resumed run keeps the choice
     return loader, valid_loader
+
+
+def has_test_data(config: Config) -> bool:
+    """Tell whether a config says what to test on: a dataset, or a loader that makes its own."""
+    return config.test_dataset is not None or "training" in loader_parameters(config).by_name
 
 
 def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
@@ -48,8 +59,7 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
         ConfigError: the config names no test data.
         DataError: the data is missing or damaged.
     """
-    takes_training = "training" in loader_parameters(config).by_name
-    if config.test_dataset is None and not takes_training:
+    if not has_test_data(config):
         raise config.mistake(
             "test_dataset",
             f"missing: nothing says what to test on, and {config.data_loader.type} takes no "
@@ -57,75 +67,41 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
         )
     changes = {} if config.test_dataset else {"training": False}
     with _data_errors(), _main_process_first():
-        loader = build_loader(
-            config, config.test_dataset, "test_dataset",
-            shuffle=False, validation_split=0, **changes,
-        )  # fmt: skip
-        _prepare(loader, config, device, name="test", transform=test_transform(config))
+        loader = build_loader(config, "test_dataset", **WHOLE_IN_ORDER, **changes)
+        _prepare(loader, config, device, TEST_TRANSFORM, "test")
     return loader
 
 
-def build_loader(
-    config: Config, dataset: DatasetConfig | None, path: str, **changes: Any
-) -> BaseDataLoader:
-    """Build the configured loader over a dataset, with some of its args changed.
+def build_loader(config: Config, section: str, **changes: Any) -> BaseDataLoader:
+    """Build the configured loader over a section's dataset, with some of its args changed.
 
     Raises:
         DataError: the data is missing or damaged.
     """
-    runtime = {}
-    node = config.data_loader
-    if changes:
-        loader = loader_parameters(config)
-        changed = {key: value for key, value in changes.items() if key in loader.by_name}
+    runtime, node, loader = {}, config.data_loader, loader_parameters(config)
+    if changed := {key: value for key, value in changes.items() if key in loader.by_name}:
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
     with _data_errors():
-        if dataset is not None:
-            runtime["dataset"] = build_part(config, path, dataset, DATASETS)
+        if (dataset := getattr(config, section)) is not None:
+            runtime["dataset"] = build_part(config, section, dataset, DATASETS)
         return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 
-def train_transform(config: Config) -> list[Callable]:
-    """Return what training samples go through."""
-    return _transforms(config, config.dataset, "dataset", "transform")
-
-
-def valid_transform(config: Config) -> list[Callable]:
-    """Return what validation sees: never the training's augmentation by accident."""
-    if config.valid_dataset is not None and config.valid_dataset.transform is not None:
-        return _transforms(config, config.valid_dataset, "valid_dataset", "transform")
-    if config.dataset is not None and config.dataset.valid_transform is not None:
-        return _transforms(config, config.dataset, "dataset", "valid_transform")
-    return train_transform(config)
-
-
-def test_transform(config: Config) -> list[Callable]:
-    """Return what test samples go through: their own transforms, or validation's."""
-    if config.test_dataset is not None and config.test_dataset.transform is not None:
-        return _transforms(config, config.test_dataset, "test_dataset", "transform")
-    return valid_transform(config)
-
-
-def _transforms(
-    config: Config, dataset: DatasetConfig | None, path: str, key: str
-) -> list[Callable]:
-    nodes = getattr(dataset, key, None) or []
-    return [
-        build_part(config, f"{path}.{key}.{number}", node, TRANSFORMS)
-        for number, node in enumerate(nodes)
-    ]
+def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
+    """Return the transforms that stand at the first of the places where there are any."""
+    for place in places:
+        section, _, key = place.partition(".")
+        nodes = getattr(getattr(config, section), key, None)
+        if nodes is not None:
+            return build_parts(config, place, nodes, TRANSFORMS)
+    return []
 
 
 def _prepare(
-    loader: BaseDataLoader,
-    config: Config,
-    device: torch.device,
-    *,
-    transform: list[Callable],
-    name: str = "validation",
+    loader: BaseDataLoader, config: Config, device: torch.device, places: Sequence[str], name: str
 ) -> None:
     choice = loader.prepare(
-        transform,
+        build_transforms(config, places),
         in_memory=config.data_loader.in_memory,
         device=device,
         training=name == "training",
@@ -154,8 +130,7 @@ def _data_errors() -> Iterator[None]:
             raise  # a bug of the project's own dataset keeps its traceback
         name = type(dataset).__name__ if dataset is not None else "the dataset"
         folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "root", None)
-        cause = " ".join(str(error).split())
-        message = f"{name} could not be fetched or read ({cause})"
+        message = f"{name} could not be fetched or read ({' '.join(str(error).split())})"
         if folder is not None:
             message += (
                 f". Put its files into {folder}/, or start with data that needs no download: "
@@ -166,10 +141,8 @@ def _data_errors() -> Iterator[None]:
 
 def _dataset_in_traceback(error: BaseException) -> Dataset | None:
     """Return the torchvision dataset in whose code an error arose, if it did."""
-    frame = error.__traceback__
-    while frame is not None:
-        thing = frame.tb_frame.f_locals.get("self")
+    for frame, _ in walk_tb(error.__traceback__):
+        thing = frame.f_locals.get("self")
         if isinstance(thing, Dataset) and type(thing).__module__.startswith("torchvision."):
             return thing
-        frame = frame.tb_next
     return None

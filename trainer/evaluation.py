@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from base import BaseDataLoader
 from base.files import write_atomic, write_error
 from base.metric_tracker import MetricTracker
+from logger.plots import plot_confusion_matrix, plot_image_sheet
 from trainer.trainer import Trainer
 
 NUM_WORST = 32
@@ -73,8 +75,7 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     Raises:
         WriteError: the folder cannot be written.
     """
-    tracker = PredictionTracker(trainer.metrics, device=trainer.device)
-    trainer.valid_metrics = tracker
+    tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
     metrics = trainer.evaluate()
     predictions = tracker.predictions()
     try:
@@ -88,7 +89,8 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     elif tracker.kind == "regression":
         metrics |= regression_scores(predictions)
     if predictions:
-        write_predictions(predictions, folder / "predictions.csv")
+        table = pd.DataFrame({name: values.numpy() for name, values in predictions.items()})
+        write_atomic(folder / "predictions.csv", table.to_csv(index_label="index"))
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return metrics
 
@@ -104,9 +106,9 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     """Print and write scikit-learn's classification report, and what was confused with what.
 
     Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
-    of the others, and only the report's averages are printed.
+    of the others, the most frequent first, and only the report's averages are printed.
     """
-    from sklearn.metrics import classification_report
+    from sklearn.metrics import classification_report, confusion_matrix
 
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
     report = classification_report(
@@ -114,76 +116,42 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
         labels=range(len(labels)), target_names=labels, digits=4, zero_division=0,
     )  # fmt: skip
     write_atomic(folder / "report.txt", report)
-    if len(labels) <= MAX_MATRIX_CLASSES:
-        print(report)
-        write_matrix(truth, prediction, labels, folder)
-    else:
+    if len(labels) > MAX_MATRIX_CLASSES:
         heading, *_, averages = report.split("\n\n")
         print(heading, averages, sep="\n\n")
-        write_confusions(truth, prediction, labels, folder / "confusions.csv")
-
-
-def write_matrix(
-    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], folder: Path
-) -> None:
-    """Write and draw the confusion matrix, rows the true classes."""
-    import pandas as pd
-    from sklearn.metrics import confusion_matrix
-
-    from logger.plots import plot_confusion_matrix
-
+        names, is_wrong = np.asarray(labels), truth != prediction
+        others = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
+        write_atomic(folder / "confusions.csv", pd.DataFrame(others).value_counts().to_csv())
+        return
+    print(report)
     matrix = confusion_matrix(truth, prediction, labels=range(len(labels)))
     table = pd.DataFrame(matrix, index=pd.Index(labels, name="true \\ predicted"), columns=labels)
     write_atomic(folder / "confusion_matrix.csv", table.to_csv())
     plot_confusion_matrix(matrix, labels, folder / "confusion_matrix.png")
 
 
-def write_confusions(
-    truth: np.ndarray, prediction: np.ndarray, labels: Sequence[str], path: Path
-) -> None:
-    """Write how often each class was taken for which other, the most frequent first."""
-    import pandas as pd
-
-    names = np.asarray(labels)
-    is_wrong = truth != prediction
-    pairs = {"true": names[truth[is_wrong]], "predicted": names[prediction[is_wrong]]}
-    write_atomic(path, pd.DataFrame(pairs).value_counts().to_csv())
-
-
 def regression_scores(predictions: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the mean absolute error, the root mean squared error and R2."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
+    scores = {"mae": mean_absolute_error, "rmse": root_mean_squared_error, "r2": r2_score}
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()
-    return {
-        "mae": float(mean_absolute_error(truth, prediction)),
-        "rmse": float(root_mean_squared_error(truth, prediction)),
-        "r2": float(r2_score(truth, prediction)),
-    }
+    return {name: float(score(truth, prediction)) for name, score in scores.items()}
 
 
 def show_worst(
     loader: BaseDataLoader, predictions: Mapping[str, Tensor], labels: Sequence[str], path: Path
 ) -> None:
     """Draw the samples with the highest loss, where inputs are images (B, C, H, W), C 1 or 3."""
-    from logger.plots import plot_image_sheet
-
     worst = predictions["loss"].argsort(descending=True)[:NUM_WORST]
     images = loader.inputs_at(worst.numpy())
     if not (isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] in (1, 3)):
         return
+    columns = [predictions[key][worst].tolist() for key in ("target", "prediction", "confidence")]
     titles = [
-        f"{labels[predictions['target'][i]]}, not {labels[predictions['prediction'][i]]}"
-        if predictions["target"][i] != predictions["prediction"][i]
-        else f"{labels[predictions['target'][i]]}, {predictions['confidence'][i]:.0%} sure"
-        for i in worst.tolist()
+        f"{labels[true]}, not {labels[taken]}"
+        if taken != true
+        else f"{labels[true]}, {share:.0%} sure"
+        for true, taken, share in zip(*columns, strict=True)
     ]
     plot_image_sheet(images.cpu(), titles, path)
-
-
-def write_predictions(predictions: Mapping[str, Tensor], path: Path) -> None:
-    """Write one row for each sample, by its position in the test data."""
-    import pandas as pd
-
-    table = pd.DataFrame({name: values.numpy() for name, values in predictions.items()})
-    write_atomic(path, table.to_csv(index_label="index"))

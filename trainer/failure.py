@@ -3,11 +3,13 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from base.base_data_loader import worker_error
 from base.base_trainer import BaseTrainer
@@ -96,7 +98,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     for number, tensor in enumerate(_tensors(batch)):
         _note(found, tensor, f"tensor {number} of the batch")
     for name, module in trainer.network.named_modules():
-        module.register_forward_hook(_watcher(found, name or "the model"))
+        module.register_forward_hook(partial(_note_output, found, name or "the model"))
     try:
         with warnings.catch_warnings(action="ignore"), torch.autograd.detect_anomaly():
             trainer.backward(batch)
@@ -110,12 +112,9 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     return f"first not finite: {found[0]}" if found else "everything is finite in this step"
 
 
-def _watcher(found: list[str], name: str) -> Any:
-    def watch(module: nn.Module, args: Any, output: Any) -> None:
-        for tensor in _tensors(output):
-            _note(found, tensor, f"the output of {name} ({type(module).__name__})")
-
-    return watch
+def _note_output(found: list[str], name: str, module: nn.Module, args: Any, output: Any) -> None:
+    for tensor in _tensors(output):
+        _note(found, tensor, f"the output of {name} ({type(module).__name__})")
 
 
 def _note(found: list[str], tensor: Tensor, what: str) -> None:
@@ -125,5 +124,4 @@ def _note(found: list[str], tensor: Tensor, what: str) -> None:
 
 
 def _tensors(nest: Any) -> Sequence[Tensor]:
-    leaves, _ = torch.utils._pytree.tree_flatten(nest)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(nest) if isinstance(leaf, Tensor)]

@@ -18,11 +18,8 @@ def print_names(sections: Sequence[str]) -> None:
             near = did_you_mean(section, REGISTRIES)
             raise UsageError(f"no section {section!r}{near}, expected one of {known}")
     for section in sections or REGISTRIES:
-        by_source: dict[str, list[str]] = {}
-        for name, source in REGISTRIES[section].names().items():
-            by_source.setdefault(source, []).append(name)
-        print(f"{section}")
-        for source, names in sorted(
-            by_source.items(), key=lambda item: not item[0].endswith(".py")
-        ):
-            print(f"  {source}: {', '.join(sorted(names))}")
+        print(section)
+        sources = REGISTRIES[section].names()
+        own_first = sorted(dict.fromkeys(sources.values()), key=lambda s: not s.endswith(".py"))
+        for source in own_first:
+            print(f"  {source}: {', '.join(sorted(n for n in sources if sources[n] == source))}")

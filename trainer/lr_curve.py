@@ -1,7 +1,6 @@
 """The curve of `train.py --plot-lr`: the learning rates of a run, without the run."""
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,9 @@ import torch
 
 from base.config import Config
 from base.config_rules import PLATEAU
-from logger.plots import plot_learning_rates
+from logger.plots import plot_curves
 from trainer import parts
-from trainer.batches import count_batches
+from trainer.batches import count_steps
 from trainer.data import build_loader
 
 log = logging.getLogger("train")
@@ -34,47 +33,50 @@ def plot_lr(config: Config) -> Path:
         message = f"{kind} follows {config.trainer.monitor!r}: only training shows its curve"
         raise config.mistake("lr_scheduler", message)
     device = torch.device("cpu")
-    data_loader = build_loader(config, config.dataset, "dataset")
+    data_loader = build_loader(config, "dataset")
     model = parts.build_model(config, device, load_weights=False)
     optimizer = parts.build_optimizer(config, model, parts.build_loss(config, device))
     scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
-    num_batches = count_batches(config.trainer, data_loader)
-    steps_per_epoch = math.ceil(num_batches / config.trainer.accumulate)
+    steps_per_epoch = count_steps(config.trainer, data_loader)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of")  # no optimizer steps in between
-        curve = dict(_curve(config, optimizer, scheduler, steps_per_epoch))
-    rates = dict(zip(_group_names(config), zip(*curve.values(), strict=True), strict=False))
+        rows = list(_curve(config, optimizer, scheduler, steps_per_epoch))
+    length = f"{config.trainer.epochs} epochs of {steps_per_epoch} steps"
     path = Path(f"{config.name}-lr.png")
-    title = f"{config.name}: learning rate, {kind}"
-    plot_learning_rates([*curve], rates, path, title=title, steps_per_epoch=steps_per_epoch)
-    for name, values in rates.items():
-        first, peak, last = values[0], max(values), values[-1]
+    title = f"{config.name}: learning rate, {kind}, {length}"
+    plot_curves(rows, path, title=title, monitor="off", x="step")
+    for name in list(rows[0])[1:]:
+        rates = [row[name] for row in rows]
+        first, peak, last = rates[0], max(rates), rates[-1]
         log.info("lr of %s: first %.4g, peak %.4g, last %.4g", name, first, peak, last)
-    log.info("%d epochs of %d steps: %s", config.trainer.epochs, steps_per_epoch, path)
+    log.info("%s: %s", length, path)
     return path
 
 
 def _curve(
     config: Config, optimizer: torch.optim.Optimizer, scheduler: Any, steps_per_epoch: int
-) -> Iterator[tuple[int, list[float]]]:
-    """Yield each step from which on other rates may hold, with these; at last the run's end."""
-    steps_schedule = scheduler is not None and config.lr_scheduler.interval == "step"
+) -> Iterator[dict[str, float]]:
+    """Yield the rates of the groups at the first and the last step, from 0 on, that have them."""
+    names = _group_names(config)
     num_steps = config.trainer.epochs * steps_per_epoch
-    for step in range(0, num_steps, 1 if steps_schedule else steps_per_epoch):
+    is_stepped = scheduler is not None and config.lr_scheduler.interval == "step"
+    stride = 1 if is_stepped else steps_per_epoch
+    for first in range(0, num_steps, stride):
         rates = [float(group["lr"]) for group in optimizer.param_groups]
-        yield step, rates
+        for step in sorted({first, first + stride - 1}):
+            yield {"step": step, **dict(zip(names, rates, strict=False))}
         if scheduler is not None:
             try:
                 scheduler.step()
             except ValueError as error:  # OneCycleLR past its end
                 message = f"ends before the run's {num_steps} steps: {error}"
                 raise config.mistake("lr_scheduler", message) from error
-    yield num_steps, rates
 
 
 def _group_names(config: Config) -> list[str]:
     """Return what the parameter groups are called, the last one taking what is left, if any is."""
-    patterns = [", ".join(group.params) for group in config.optimizer.param_groups]
-    if not patterns:
-        return ["all parameters"]
-    return [f"group {number}: {name}" for number, name in enumerate([*patterns, "the rest"])]
+    names = []
+    for number, group in enumerate(config.optimizer.param_groups):
+        size = [] if group.max_ndim is None else [f"max_ndim {group.max_ndim}"]
+        names.append(f"group {number}: {', '.join(group.params + size)}")
+    return [*names, f"group {len(names)}: the rest"] if names else ["all parameters"]

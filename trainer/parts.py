@@ -1,8 +1,7 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
 
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import pairwise
@@ -16,6 +15,7 @@ from base import BaseDataLoader, Callback
 from base.build import build, split_node
 from base.checkpoint import read_checkpoint
 from base.config import Config, ModelConfig, NodeConfig, ParamGroup
+from base.config_rules import PLATEAU
 from base.device import to_device
 from base.errors import CheckpointError, ConfigError, Mistake
 from base.registry import (
@@ -29,8 +29,8 @@ from base.registry import (
     Registry,
 )  # fmt: skip
 from base.signature import FALLBACKS, Parameters
+from trainer.batches import count_steps
 from trainer.config_change import LENGTHS
-from trainer.trainer import count_batches
 
 log = logging.getLogger("train")
 
@@ -50,6 +50,14 @@ def build_part(
         raise ConfigError(mistakes) from error
 
 
+def build_parts(
+    config: Config, path: str, nodes: Sequence[NodeConfig], registry: Registry
+) -> list[Any]:
+    """Build each node of a list of the config."""
+    numbered = enumerate(nodes)
+    return [build_part(config, f"{path}.{number}", node, registry) for number, node in numbered]
+
+
 # --- model, loss, metrics -----------------------------------------------------------------------
 
 
@@ -60,7 +68,7 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
 
     Raises:
         ConfigError: a pattern of `freeze` matches no parameter.
-        CheckpointError: `weights` cannot be read or share no key with the model.
+        CheckpointError: weights cannot be fetched or read, or share no key with the model.
     """
     section = config.model
     model = _build_bare_model(config, section)
@@ -69,12 +77,11 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
         model.apply(lambda module: _initialise(module, init))
     if section.weights is not None and load_weights:
         load_matching(model, Path(section.weights))
-    names = [name for name, _ in model.named_parameters()]
     for number, pattern in enumerate(section.freeze):
-        if not any(fnmatchcase(name, pattern) for name in names):
+        matching = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
+        if not matching:
             raise config.mistake(f"model.freeze.{number}", f"{pattern!r} matches no parameter")
-    for name, parameter in model.named_parameters():
-        if any(fnmatchcase(name, pattern) for pattern in section.freeze):
+        for parameter in matching:
             parameter.requires_grad_(False)
     layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
     return model.to(device, memory_format=layout)
@@ -85,9 +92,6 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
 
     A torchvision model that starts from weights of torchvision's may have another number of classes
     than they do: it gets a new head.
-
-    Raises:
-        CheckpointError: the weights cannot be fetched.
     """
     args = section.args if isinstance(section.args, dict) else {}
     is_theirs = MODELS.find(section.type).__module__.startswith("torchvision.")
@@ -116,26 +120,17 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
 
     An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
     """
-    layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    old = _num_outputs(layers[-1][1])
-    if old == num_classes:
-        return
+    kinds = nn.Linear | nn.Conv2d
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    num_old = len(layers[-1][1].weight)  # (outputs, inputs, ...)
     for name, layer in layers:
-        if _num_outputs(layer) != old:
+        if len(layer.weight) != num_old or num_old == num_classes:
             continue
         if isinstance(layer, nn.Linear):
             new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
         else:
             new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
         model.set_submodule(name, new)
-
-
-def _num_outputs(layer: nn.Linear | nn.Conv2d) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
 
 
 def load_matching(model: nn.Module, path: Path) -> None:
@@ -184,10 +179,8 @@ def build_loss(config: Config, device: torch.device) -> Callable:
 
 def build_metrics(config: Config) -> dict[str, Callable]:
     """Return the metrics by their columns."""
-    return {
-        metric.column: build_part(config, f"metrics.{number}", metric, METRICS)
-        for number, metric in enumerate(config.metrics)
-    }
+    columns = [metric.column for metric in config.metrics]
+    return dict(zip(columns, build_parts(config, "metrics", config.metrics, METRICS), strict=True))
 
 
 # --- optimizer, scheduler, callbacks ------------------------------------------------------------
@@ -214,9 +207,8 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
         groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
     if left:
         groups.append({"params": list(left.values())})
-    params = groups if section.param_groups else list(left.values())
     runtime = {"fused": True} if _can_fuse(section.type, model, loss) else {}
-    return build_part(config, "optimizer", section, OPTIMIZERS, params=params, **runtime)
+    return build_part(config, "optimizer", section, OPTIMIZERS, params=groups, **runtime)
 
 
 def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
@@ -240,12 +232,12 @@ def build_lr_scheduler(
     section = config.lr_scheduler
     if section is None:
         return None
-    steps = math.ceil(count_batches(config.trainer, data_loader) / config.trainer.accumulate)
-    length = config.trainer.epochs * (steps if section.interval == "step" else 1)
+    is_stepped = section.interval == "step"
+    length = config.trainer.epochs * (count_steps(config.trainer, data_loader) if is_stepped else 1)
     runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
     runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
     node = section.model_copy(update=_with_lengths(section.node(), length))
-    if section.type == "ReduceLROnPlateau":
+    if section.type == PLATEAU:
         runtime["mode"] = config.trainer.monitor.split()[0]
     return build_part(config, "lr_scheduler", node, LR_SCHEDULERS, **runtime)
 
@@ -268,7 +260,4 @@ def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 def build_callbacks(config: Config) -> list[Callback]:
     """Return the callbacks in the order in which they act."""
-    return [
-        build_part(config, f"callbacks.{number}", node, CALLBACKS)
-        for number, node in enumerate(config.callbacks)
-    ]
+    return build_parts(config, "callbacks", config.callbacks, CALLBACKS)

@@ -3,17 +3,19 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from base import distributed
 from base.checkpoint import BEST, Checkpoints, checkpoint_name, read_checkpoint
 from base.config import Config
+from base.config_file import read_config
 from base.errors import CheckpointError, UsageError
 from base.files import write_atomic, write_error
 from logger import RunDirectory, RunLogger, setup_logging
 from logger.run_directory import acquire_new
+from trainer.data import has_test_data
 from trainer.start import Start, place
 
 log = logging.getLogger("train")
@@ -44,7 +46,7 @@ def open_run(
         setup_logging(run.log_file, verbosity=verbosity)
         if start.state is not None:
             log.info("continuing in %s after step %d", run.path, start.state["step"])
-        with _open_logger(run, start, config) as logger:
+        with closing(_make_logger(run, start.state, config)) as logger:
             yield run, logger, checkpoints
     finally:
         run.release()
@@ -59,8 +61,11 @@ def _write_first_files(
         run.checkpoints.mkdir(exist_ok=True)
         checkpoints.clean()
         run.summary_file.unlink(missing_ok=True)
-        if start.state is None:
-            _clear(run)
+        if start.state is None:  # what a process left that was killed before its first checkpoint
+            for best in run.checkpoints.glob("model_best*.pth"):
+                best.unlink()
+            if run.tensorboard.exists():
+                shutil.rmtree(run.tensorboard)
         if start.history is not None:
             _copy_records(start.history, run, start.state)
     except OSError as error:
@@ -71,47 +76,32 @@ def _write_first_files(
     write_atomic(run.config_file, config.to_yaml())
 
 
-def _clear(run: RunDirectory) -> None:
-    """Remove what a process left that was killed before its first checkpoint."""
-    for best in run.checkpoints.glob("model_best*.pth"):
-        best.unlink()
-    if run.tensorboard.exists():
-        shutil.rmtree(run.tensorboard)
-
-
 def _copy_records(source: RunDirectory, target: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Copy a run's history, and the best model that the state knows of."""
+    """Copy a run's history, and its best models, by any column, that the state knows of."""
     for file in (source.metrics_file, source.log_file):
         if file.exists():
             shutil.copy(file, target.path / file.name)
     if source.tensorboard.exists():
         shutil.copytree(source.tensorboard, target.tensorboard)
-    best_epoch = state["monitor"]["best_epoch"]
-    for name in (checkpoint_name(best_epoch), BEST):
+    copies = {checkpoint_name(state["monitor"]["best_epoch"]): BEST}
+    copies |= {path.name: path.name for path in source.checkpoints.glob("model_best*.pth")}
+    for name, new_name in copies.items():
         with suppress(CheckpointError):  # pruned, damaged, or never there
-            if read_checkpoint(source.checkpoints / name)["epoch"] == best_epoch:
-                shutil.copy(source.checkpoints / name, target.checkpoints / BEST)
-    for path in source.checkpoints.glob("model_best_*.pth"):  # by the columns of SaveBest
-        with suppress(CheckpointError):
-            if read_checkpoint(path)["epoch"] <= state["epoch"]:
-                shutil.copy(path, target.checkpoints)
+            if read_checkpoint(source.checkpoints / name)["epoch"] <= state["epoch"]:
+                shutil.copy(source.checkpoints / name, target.checkpoints / new_name)
 
 
-@contextmanager
-def _open_logger(run: RunDirectory, start: Start, config: Config) -> Iterator[RunLogger]:
-    state = start.state or {"epoch": 0, "step": None, "batch": 0}
-    logger = RunLogger(
+def _make_logger(run: RunDirectory, state: Mapping[str, Any] | None, config: Config) -> RunLogger:
+    state = state or {"epoch": 0, "step": None, "batch": 0}
+    return RunLogger(
         run,
         tensorboard=config.logger.tensorboard,
         csv=config.logger.csv,
+        wandb=None if config.logger.wandb is None else config.model_dump(),
         resume_epoch=state["epoch"],
         resume_step=state["step"],
         mid_epoch=state["batch"] > 0,
     )
-    try:
-        yield logger
-    finally:
-        logger.close()
 
 
 def announce(
@@ -120,17 +110,18 @@ def announce(
     """Say what a finished run reached, where it lies and what to do next; return the summary."""
     if run is None:
         return summary
-    state = "stopped early" if summary["stopped_early"] else "done"
-    state = "is finished" if finished_before else state
-    log.info("%s %s after %d epochs", run.path, state, summary["epochs"])
+    end = "stopped early" if summary["stopped_early"] else "done"
+    end = "is finished" if finished_before else end
+    log.info("%s %s after %d epochs", run.path, end, summary["epochs"])
     if best := summary["best"]:
         scores = "  ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch")
         log.info("best: epoch %d, %s, in %s", best["epoch"], scores, run.checkpoints / BEST)
     if run.curves_file.exists():
         log.info("curves: %s", run.curves_file)
-    log.info("next: python test.py -r %s", run.path)
+    if has_test_data(Config.from_tree(read_config(run.config_file))):
+        log.info("next: python test.py -r %s", run.path)
     if run.tensorboard.exists():
-        log.info("      tensorboard --logdir %s --host 127.0.0.1", run.path.parent)
+        log.info("next: tensorboard --logdir %s --host 127.0.0.1", run.path.parent)
     return summary
 
 

@@ -80,11 +80,11 @@ def find_start(
             "expected either -c CONFIG for a new run or -r RUN to continue one; a new run from old "
             "weights is -c CONFIG model.weights=CHECKPOINT"
         )
-    if resume is None:
-        return start_from_config(config, overrides, run_id)
-    if run_id is not None:
+    if resume is not None and run_id is not None:
         raise UsageError("-r names the run to continue; --run-id goes with -c")
-    return start_from_checkpoint(resume, overrides)
+    if resume is not None:
+        return start_from_checkpoint(resume, overrides)
+    return start_from_config(config, overrides, run_id)
 
 
 def start_from_config(
@@ -121,22 +121,16 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
         ConfigError: an override changes what must not change.
         UsageError: another process has the run.
     """
-    run = find_run(path)
-    if path.is_file():
-        state = read_checkpoint(path)
-        is_newest = run is None or _is_newest(state, run)
-    else:
+    run, is_file = find_run(path), path.is_file()
+    if not is_file:
         _acquire(run)
-        newest = Checkpoints(run.checkpoints).load_newest()
-        if newest is None:
-            raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with -c")
-        path, state = newest
-        is_newest = True
+    path, state = _read_state(path, run)
     config = continued(stored_config(path, state, run, overrides), state)
-    if not is_newest:
+    if run is None:
+        return config, Start(state=state)
+    if is_file and not _is_newest(state, run):
         return config, Start(state=state, history=run)
-    if run is not None:
-        _acquire(run)
+    _acquire(run)
     return config, Start(run, state)
 
 
@@ -152,13 +146,18 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     run = find_run(path)
     if not path.is_file() and (run.checkpoints / BEST).exists():
         path = run.checkpoints / BEST
-    if path.is_file():
-        state = read_checkpoint(path)
-    elif (newest := Checkpoints(run.checkpoints).load_newest()) is not None:
-        path, state = newest
-    else:
-        raise CheckpointError(f"{run.path}: has no checkpoint yet")
+    path, state = _read_state(path, run)
     return path, state, stored_config(path, state, run, overrides)
+
+
+def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint at a path, or the newest of the run there, and what it holds."""
+    if path.is_file():
+        return path, read_checkpoint(path)
+    newest = Checkpoints(run.checkpoints).load_newest()
+    if newest is None:
+        raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with train.py -c")
+    return newest
 
 
 def find_run(path: Path) -> RunDirectory | None:
@@ -173,10 +172,9 @@ def find_run(path: Path) -> RunDirectory | None:
         run = RunDirectory(path.absolute().parent.parent)
         is_inside = path.absolute().parent == run.checkpoints
         return run if is_inside and run.config_file.is_file() else None
-    run = newest_run(path)
-    if run is None:
-        raise CheckpointError(f"{path}: no run and no checkpoint there")
-    return run
+    if run := newest_run(path):
+        return run
+    raise CheckpointError(f"{path}: no run and no checkpoint there")
 
 
 def find_config(path: Path) -> Path:
@@ -185,9 +183,9 @@ def find_config(path: Path) -> Path:
     Raises:
         UsageError: it is in neither place.
     """
-    below = Path("configs") / path
-    if path.exists() or below.exists():
-        return path if path.exists() else below
+    for place in (path, Path("configs") / path):
+        if place.exists():
+            return place
     names = [file.name for file in Path("configs").glob("*")]
     known = f"; configs/ has {', '.join(sorted(names))}" if names else ""
     raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
@@ -206,13 +204,11 @@ def stored_config(
         stored = dump_yaml(config_of(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    if run is not None and run.config_file.is_file():
-        tree = read_config(run.config_file)
-    else:
-        mistakes: list[Mistake] = []
-        tree = parse_text(stored, f"{path}:config", mistakes)
-        if tree is None:
-            raise ConfigError(mistakes)
+    mistakes: list[Mistake] = []
+    text = f"{path}:config"
+    tree = read_config(run.config_file) if run else parse_text(stored, text, mistakes)
+    if tree is None:
+        raise ConfigError(mistakes)
     return check_tree(merge(tree, parse_overrides(overrides)))
 
 

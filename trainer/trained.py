@@ -17,7 +17,7 @@ from base.files import write_atomic, write_error
 from base.registry import TRAINERS
 from base.samples import BatchIndices
 from trainer import parts
-from trainer.data import build_data, build_test_data, test_transform
+from trainer.data import TEST_TRANSFORM, build_data, build_test_data, build_transforms
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -69,7 +69,7 @@ def example_data(config: Config, device: torch.device) -> BaseDataLoader:
         log.info("no test data, so others are looked at (%s)", error)
     loader, valid_loader = build_data(config, device)
     loader = valid_loader or loader
-    loader.dataset.set_transforms(test_transform(config))
+    loader.dataset.set_transforms(build_transforms(config, TEST_TRANSFORM))
     return loader
 
 

@@ -15,10 +15,8 @@ from torch.utils.data import Dataset, IterableDataset, SequentialSampler, Tensor
 from torchvision.transforms import v2
 
 from base import BaseDataLoader
-from base.base_data_loader import EpochBatchSampler
 from base.errors import DataError, UsageError
-from base.sample_order import SampleOrder
-from base.samples import AGAIN
+from base.sample_order import AGAIN, EpochBatchSampler, SampleOrder
 
 CPU = torch.device("cpu")
 
@@ -160,6 +158,8 @@ def test_samples_are_counted_over_ranks_and_epochs(monkeypatch):
     assert len(sampler) == 3  # of 12, 12 and 5 samples
     assert sampler.count_samples(0, 3) == 29
     assert sampler.count_samples(2, 2) == 5 + 12
+    without_rest = samplers(monkeypatch, 26)[0]  # a last batch of 2 is left out of training
+    assert without_rest.count_samples(1, 3) == 36
 
 
 def test_fewer_samples_than_ranks_cannot_be_trained_on(monkeypatch):

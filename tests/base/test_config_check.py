@@ -1,7 +1,6 @@
 """Mistakes in configs: what the user sees of each, and that none hides another."""
 
 import copy
-import json
 import random
 from pathlib import Path
 
@@ -57,7 +56,19 @@ MISTAKES = [
     ("name: t\n => ", "1:1: name: missing, the config needs it"),
     ("loss: cross_entropy => loss: null", "14:1: loss: missing, the config needs it"),
     ("  type: AdamW\n => ", "17:1: optimizer.type: missing, the config needs it"),
-    ("metrics: => logger: {wandb: true}\nmetrics:", "15:10: logger.wandb: unknown key"),
+    (
+        "metrics: => logger: {csw: true}\nmetrics:",
+        "15:10: logger.csw: unknown key (did you mean 'csv'?)",
+    ),
+    (
+        "metrics: => logger: {wandb: {mode: of}}\nmetrics:",
+        "15:18: logger.wandb.mode: "
+        "expected 'online', 'offline', 'disabled' or null, found 'of'",
+    ),
+    (
+        "metrics: => logger: {wandb: 3}\nmetrics:",
+        "15:10: logger.wandb: expected a mapping, found 3",
+    ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),
     ("name: t => name: 3", "1:1: name: expected text, found 3"),
@@ -81,6 +92,7 @@ MISTAKES = [
         "10:3: data_loader.in_memory: expected true, false or 'auto', found 'maybe'",
     ),
     ("loss: cross_entropy => loss: 3", "14:1: loss: expected a name or a mapping, found 3"),
+    ("loss: cross_entropy => loss: [x]", "14:1: loss: expected a name or a mapping, found ['x']"),
     ("loss: => callbacks: 5\nloss:", "14:1: callbacks: expected a list, found 5"),
     ("loss: => logger: [csv]\nloss:", "14:1: logger: expected a mapping, found ['csv']"),
     (
@@ -494,6 +506,35 @@ class TestWhatIsOnlySometimesAMistake:
         ]
 
 
+class TestRulesBetweenSections:
+    def test_check_a_column_that_a_callback_follows(self):
+        callback = "{type: SaveBest, args: {monitor: max val_acuracy}}"
+        assert lines_of(GOOD, f"callbacks=[{callback}]") == [
+            "command line: callbacks.0.args.monitor: nothing logs a column 'val_acuracy' "
+            "(did you mean 'val_accuracy'?)"
+        ]
+
+    def test_take_the_parts_of_a_sum_of_losses_for_columns(self):
+        loss = "loss={type: WeightedSum, args: {losses: {part: {type: cross_entropy}}}}"
+        load(GOOD, loss, "trainer.monitor=min val_part")
+        lines = lines_of(GOOD, loss, "trainer.monitor=min val_other")
+        assert lines == ["command line: trainer.monitor: nothing logs a column 'val_other'"]
+
+    def test_refuse_test_data_that_is_scaled_otherwise(self):
+        table = ["dataset={type: TableDataset, args: {path: a.csv, target: y}}",
+                 "test_dataset={type: TableDataset, args: {path: b.csv, target: y}}"]  # fmt: skip
+        assert lines_of(GOOD, *table) == [
+            "command line: test_dataset.args: needs 'train_path': the training's file, to be read "
+            "as it is"
+        ]
+        table += ["test_dataset.args.train_path=a.csv"]
+        assert lines_of(GOOD, *table, "test_dataset.args.validation_split=0.3") == [
+            "command line: test_dataset.args.validation_split: expected 0.1 as data_loader.args "
+            "has it, found 0.3"
+        ]
+        load(GOOD, *table, "test_dataset.args.validation_split=0.1")
+
+
 def test_a_module_that_cannot_be_imported_is_one_line_and_hides_no_other_section(
     tmp_path, monkeypatch
 ):
@@ -557,53 +598,3 @@ def test_no_tree_whatever_gives_anything_but_a_config_or_its_mistakes():
     rng = random.Random(0)
     outcomes = {outcome(mutate(yaml.safe_load(GOOD), rng=rng)) for _ in range(300)}
     assert outcomes == {"Config", "lines"}
-
-
-# --- rules between sections -----------------------------------------------------------------------
-
-TABLE = {
-    "name": "t",
-    "dataset": {"type": "TableDataset", "args": {"path": "a.csv", "target": "y"}},
-    "data_loader": {"args": {"validation_split": 0.2}},
-    "model": {"type": "Linear", "args": [2, 2]},
-    "loss": "cross_entropy",
-    "optimizer": "SGD",
-}
-
-
-def mistakes_of(tmp_path, **changes) -> list[str]:
-    path = tmp_path / "table.json"
-    path.write_text(json.dumps(TABLE | changes))
-    try:
-        load_config(path)
-    except ConfigError as error:
-        return [f"{mistake.path}: {mistake.message}" for mistake in error.mistakes]
-    return []
-
-
-def test_a_column_that_a_callback_follows_is_checked(tmp_path):
-    callbacks = [{"type": "SaveBest", "args": {"monitor": "max val_acuracy"}}]
-    assert mistakes_of(tmp_path, callbacks=callbacks, metrics=["accuracy"]) == [
-        "callbacks.0.args.monitor: nothing logs a column 'val_acuracy' "
-        "(did you mean 'val_accuracy'?)"
-    ]
-
-
-def test_the_parts_of_a_sum_of_losses_are_columns(tmp_path):
-    parts = {"a": {"type": "cross_entropy"}}
-    loss = {"type": "WeightedSum", "args": {"losses": parts}}
-    assert mistakes_of(tmp_path, loss=loss, trainer={"monitor": "min val_a"}) == []
-    assert mistakes_of(tmp_path, loss=loss, trainer={"monitor": "min val_b"})
-
-
-def test_test_data_that_is_scaled_otherwise_is_a_mistake(tmp_path):
-    dataset = {"type": "TableDataset", "args": {"path": "b.csv", "target": "y"}}
-    assert mistakes_of(tmp_path, test_dataset=dataset) == [
-        "test_dataset.args: needs 'train_path': the training's file, to be read as it is"
-    ]
-    dataset["args"] |= {"train_path": "a.csv", "validation_split": 0.3}
-    assert mistakes_of(tmp_path, test_dataset=dataset) == [
-        "test_dataset.args.validation_split: expected 0.2 as data_loader.args has it, found 0.3"
-    ]
-    dataset["args"]["validation_split"] = 0.2
-    assert mistakes_of(tmp_path, test_dataset=dataset) == []

@@ -330,9 +330,9 @@ class TestLimits:
         bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n"
         for last, name in zip("abcdefgh", "bcdefghi", strict=True):
             bomb += f"{name}: &{name} [{','.join([f'*{last}'] * 9)}]\n"
-        start = time.perf_counter()
+        start = time.process_time()
         assert "more than 10,000 values" in lines_of(read, bomb)[0]
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
 
     @pytest.mark.parametrize(
         "text", ["? " * 100_000, "- " * 100_000, "[" * 100_000, "{a: " * 100_000]

@@ -81,10 +81,10 @@ def test_all_else_is_refused_at_its_place(text, found):
     ["9**9**9**9", "-" * 190 + "9", "(" * 99 + "9" + ")" * 99, "((" * 90, "9" * 199, "9**99" * 30],
 )
 def test_no_text_takes_long(text):
-    started = time.perf_counter()
+    started = time.process_time()
     with suppress(ValueError, UsageError):
         parse_expression(text)(3)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_text_has_a_longest_length():

@@ -26,13 +26,10 @@ def improvements(monitor: Monitor, values: list[float]) -> list[bool]:
     ],
 )
 def test_only_a_better_number_improves(mode, values, expected):
-    assert improvements(Monitor(f"{mode} val_loss"), values) == expected
-
-
-def test_the_best_is_known_with_its_epoch():
-    monitor = Monitor("min val_loss")
-    improvements(monitor, [3, 1, 2])
-    assert (monitor.best, monitor.best_epoch, monitor.num_bad_epochs) == (1, 2, 1)
+    monitor = Monitor(f"{mode} val_loss")
+    assert improvements(monitor, values) == expected
+    assert monitor.num_bad_epochs == len(values) - monitor.best_epoch
+    assert monitor.best == values[monitor.best_epoch - 1]
 
 
 @pytest.mark.parametrize("bad", [2.0, 3.0, math.nan])
@@ -44,16 +41,11 @@ def test_it_stops_after_exactly_so_many_epochs_without_improvement(bad):
     assert monitor.should_stop
 
 
-def test_an_improvement_starts_the_count_anew():
-    monitor = Monitor("min val_loss", early_stop=2)
-    improvements(monitor, [3, 3, 2, 2])
-    assert not monitor.should_stop
-
-
-def test_zero_never_stops():
-    monitor = Monitor("min val_loss")
-    improvements(monitor, [1.0] * 50)
-    assert not monitor.should_stop
+def test_an_improvement_starts_the_count_anew_and_zero_never_stops():
+    for early_stop, values in ((2, [3, 3, 2, 2]), (0, [1.0] * 50)):
+        monitor = Monitor("min val_loss", early_stop=early_stop)
+        improvements(monitor, values)
+        assert not monitor.should_stop
 
 
 def test_off_asks_for_no_column():

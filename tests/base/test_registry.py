@@ -208,7 +208,7 @@ class TestLibrariesThatAreNotImported:
         for registry in REGISTRIES.values():
             for name, source in registry.names().items():
                 if source in registry.namespaces:
-                    assert name in written_names(source)
+                    assert name in written_names(source.partition(".")[0])
 
     @pytest.fixture
     def models(self, package, monkeypatch):
@@ -232,7 +232,7 @@ class TestLibrariesThatAreNotImported:
         assert said_of("Gat", registry) == "unknown name 'Gat' (did you mean 'Gate'?)"
 
     def test_that_are_not_installed_have_no_names(self):
-        assert written_names("no_such_library.models") == []
+        assert written_names("no_such_library") == []
 
 
 class TestUnknownNames:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from base.device import seed_everything
 from base.sample_rng import mix, preserved_rng, sample_keys, seed_global_generators, uniform
 
 
@@ -72,19 +73,9 @@ def test_a_key_seeds_every_global_generator():
 
 
 def test_the_generators_are_given_back_even_after_an_error():
-    torch.manual_seed(3)
-    random.seed(3)
-    np.random.seed(3)
+    seed_everything(3)
     expected = draw()
-    torch.manual_seed(3)
-    random.seed(3)
-    np.random.seed(3)
-
-    def fail() -> None:
-        with preserved_rng():
-            draw()
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
+    seed_everything(3)
+    with pytest.raises(KeyError), preserved_rng():
+        raise KeyError(draw())
     assert draw() == expected

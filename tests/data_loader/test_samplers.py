@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from base import BaseDataLoader
-from base.base_data_loader import EpochBatchSampler
 from base.build import build
 from base.errors import DataError, UsageError
 from base.registry import SAMPLERS
-from base.samples import AGAIN, Samples
+from base.sample_order import AGAIN, EpochBatchSampler
+from base.samples import Samples
 from data_loader.samplers import LengthBuckets, WeightedByClass
 from data_loader.text import pad
 

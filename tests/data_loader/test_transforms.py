@@ -33,7 +33,7 @@ def shift_one(image: Tensor, pixels: int, down: int, right: int, fill: float) ->
     ("shape", "pixels", "fill"), [((9, 3, 5, 7), 2, 0.0), ((9, 1, 4, 4), 1, -0.5)]
 )
 def test_it_shifts_each_image_by_its_own_draws(shape, pixels, fill):
-    images, keys = torch.rand(shape), sample_keys(1, 2, torch.arange(shape[0]))
+    images, keys = torch.rand(shape), keys_of(shape[0])
     shifts = (uniform(keys, 2) * (2 * pixels + 1)).long().tolist()
     expected = [
         shift_one(image, pixels, down, right, fill)
@@ -45,27 +45,14 @@ def test_it_shifts_each_image_by_its_own_draws(shape, pixels, fill):
 def test_every_shift_comes_about_as_often():
     places = torch.zeros(4000, 1, 5, 5)
     places[:, :, 2, 2] = 1
-    shifted = RandomShift(1)(places, sample_keys(1, 2, torch.arange(4000)))
+    shifted = RandomShift(1)(places, keys_of(4000))
     counts = shifted.sum(0)[0, 1:4, 1:4]
     assert counts.sum() == 4000
     assert ((counts - 4000 / 9).abs() < 100).all()  # 5 deviations
 
 
-def test_a_shift_does_not_depend_on_the_batch_it_is_made_in():
-    images, keys = torch.rand(6, 1, 8, 8), sample_keys(1, 2, torch.arange(6))
-    shift = RandomShift(3)
-    alone = [shift(images[i : i + 1], keys[i : i + 1]) for i in range(6)]
-    assert torch.equal(shift(images, keys), torch.cat(alone))
-    assert torch.equal(shift(images[[4, 2]], keys[[4, 2]]), torch.cat([alone[4], alone[2]]))
-
-
-def test_no_pixels_change_nothing():
-    images = torch.rand(3, 1, 8, 8)
-    assert torch.equal(RandomShift(0)(images, sample_keys(1, 2, torch.arange(3))), images)
-
-
 @pytest.mark.parametrize(
-    "transform", [RandomFlip(), RandomAffine2d(30, 0.2, 0.3, 10, fill=-0.4)], ids=["flip", "affine"]
+    "transform", [RandomShift(3), RandomFlip(), RandomAffine2d(30, 0.2, 0.3, 10, fill=-0.4)]
 )
 def test_a_result_depends_bitwise_on_the_image_and_its_key_alone(transform):
     images, keys = torch.rand(9, 3, 11, 7), keys_of(9)
@@ -187,6 +174,7 @@ def test_equal_keys_give_equal_images_and_others_others():
 def test_no_ranges_change_nothing():
     images = torch.rand(3, 2, 8, 6, dtype=torch.float64)
     torch.testing.assert_close(RandomAffine2d(0)(images, keys_of(3)), images)
+    assert torch.equal(RandomShift(0)(images, keys_of(3)), images)
 
 
 def test_an_affine_transform_names_every_range_that_is_wrong():

@@ -139,10 +139,10 @@ def test_run_ids_sort_by_time_and_are_valid_names():
         check_run_id(run_id)
 
 
-def test_a_named_run_that_exists_is_not_taken_over(tmp_path):
-    acquire_new(tmp_path, "mine").release()
-    with pytest.raises(UsageError, match="mine exists already"):
-        acquire_new(tmp_path, "mine")
+def test_a_link_to_nowhere_is_no_place_for_runs(tmp_path):
+    (tmp_path / "saved").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(WriteError, match="cannot be written: File exists"):
+        acquire_new(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("run_id", ["a", "A.b_c-9", "_x", "0" * 100])

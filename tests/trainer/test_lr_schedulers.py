@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import lr_scheduler as by_torch
 
 from base.checkpoint import serialize
+from base.config import ParamGroup
 from base.config_check import check_tree
 from base.config_text import parse_text
 from base.errors import ConfigError, UsageError
@@ -223,20 +224,28 @@ class TestPlot:
     @pytest.mark.parametrize("interval", ["epoch", "step"])
     @pytest.mark.parametrize("kind", ["LinearLR", "OneCycleLR", "CyclicLR"])
     def test_draws_what_training_would_see(self, monkeypatch, kind, interval):
-        drawn = {}
+        drawn = []
         monkeypatch.setattr(
-            "trainer.lr_curve.plot_learning_rates",
-            lambda steps, rates, path, **more: drawn.update(steps=steps, rates=rates, **more),
+            "trainer.lr_curve.plot_curves", lambda rows, path, **more: drawn.extend(rows)
         )
         config = config_of(kind, CASES[kind][0], interval)
         plot_lr(config)
-        stride, length = (1, EPOCHS * BATCHES) if interval == "step" else (BATCHES, EPOCHS)
-        assert drawn["steps"] == [*range(0, EPOCHS * BATCHES + 1, stride)]
-        assert drawn["steps_per_epoch"] == BATCHES
-        rows = curve(*from_config(config), length)
-        for number, name in enumerate(["group 0: weight", "group 1: bias"]):
-            rates = [row[number][0] for row in rows]
-            assert [*drawn["rates"][name]] == [*rates, rates[-1]]
+        rates = curve(*from_config(config), EPOCHS * BATCHES if interval == "step" else EPOCHS)
+        last = EPOCHS * BATCHES - 1
+        assert {drawn[0]["step"], drawn[-1]["step"]} == {0, last}
+        assert len(drawn) == (last + 1 if interval == "step" else 2 * EPOCHS)
+        for row in drawn:
+            (weight, _), (bias, _) = rates[row["step"] // (1 if interval == "step" else BATCHES)]
+            assert (row["group 0: weight"], row["group 1: bias"]) == (weight, bias)
+
+    def test_names_a_group_by_all_that_chooses_its_parameters(self, monkeypatch, caplog):
+        monkeypatch.setattr("trainer.lr_curve.plot_curves", lambda rows, path, **more: None)
+        config = config_of("LinearLR")
+        config.optimizer.param_groups = [ParamGroup(max_ndim=1)]
+        caplog.set_level("INFO", logger="train")
+        plot_lr(config)
+        names = [text.partition(": first")[0] for text in caplog.messages]
+        assert names[:2] == ["lr of group 0: *, max_ndim 1", "lr of group 1: the rest"]
 
     def test_writes_one_file_and_says_where_and_what(self, tmp_path, capsys):
         setup_logging(None)
