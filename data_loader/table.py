@@ -84,10 +84,19 @@ class TableDataset(TensorDataset):
         if self._is_training:
             self.tensors = (self._standardised(self._raw[indices.numpy()]), self.targets)
 
+    def for_prediction(self, path: Path) -> TensorDataset:
+        """Return the rows of another file, scaled as these are; they need no target."""
+        inputs = self._scaled(_numbers(_read(path), self.features))
+        return TensorDataset(inputs, torch.arange(len(inputs)))
+
     def _standardised(self, rows: np.ndarray) -> Tensor:
         is_constant = rows.max(axis=0) == rows.min(axis=0)  # whose std need not be 0 exactly
-        scale = np.where(is_constant, np.inf, rows.std(axis=0))
-        return torch.from_numpy((self._raw - rows.mean(axis=0)) / scale).float()
+        self._scale = np.where(is_constant, np.inf, rows.std(axis=0))
+        self._mean = rows.mean(axis=0)
+        return self._scaled(self._raw)
+
+    def _scaled(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy((rows - self._mean) / self._scale).float()
 
 
 def _read(path: Path) -> "pd.DataFrame":

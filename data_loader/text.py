@@ -47,6 +47,7 @@ class TextDataset(Dataset):
     ) -> None:
         rows = _rows(path, text, label)
         known = rows if vocabulary is None else _rows(vocabulary, text, label)
+        self.column = text
         self.classes = sorted({label for _, _, label in known})
         counts = Counter(word for _, words, _ in known for word in words)
         kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
@@ -64,6 +65,11 @@ class TextDataset(Dataset):
         """Return the ids of words, (L,) int64."""
         return torch.tensor([self.ids.get(word, UNKNOWN) for word in words])
 
+    def for_prediction(self, path: Path) -> list[tuple[Tensor, int]]:
+        """Return the sentences of another file in the same words; they need no label."""
+        rows = _rows(path, self.column, None)
+        return [(self.encode(words), number) for number, (_, words, _) in enumerate(rows)]
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -78,8 +84,13 @@ def pad(samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
     return pad_sequence(inputs, batch_first=True), default_collate(targets)
 
 
-def _rows(path: str, text: str, label: str) -> list[tuple[str, list[str], str]]:
-    """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE."""
+def _rows(
+    path: str | Path, text: str, label: str | None
+) -> list[tuple[str, list[str], str | None]]:
+    """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE.
+
+    Without a column `label` the third is None.
+    """
     try:
         data = Path(path).read_bytes()
         content = data.decode("utf-8-sig")
@@ -93,7 +104,7 @@ def _rows(path: str, text: str, label: str) -> list[tuple[str, list[str], str]]:
         raise DataError(f"{path}:{line}: expected UTF-8, found {error.reason}") from error
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
     try:
-        for name in (text, label):
+        for name in filter(None, (text, label)):
             if name not in (columns := reader.fieldnames or []):
                 hint = did_you_mean(name, columns) or f"; it has {', '.join(columns) or 'none'}"
                 raise DataError(f"{path}: no column {name!r}{hint}")
@@ -103,13 +114,13 @@ def _rows(path: str, text: str, label: str) -> list[tuple[str, list[str], str]]:
 
 
 def _row(
-    place: str, row: Mapping[str | None, str | None], text: str, label: str
-) -> tuple[str, list[str], str]:
+    place: str, row: Mapping[str | None, str | None], text: str, label: str | None
+) -> tuple[str, list[str], str | None]:
     if None in row:
         raise DataError(f"{place}: more fields than columns; a text with a comma needs quotes")
     words = WORD.findall((row[text] or "").lower())
     if not words:
         raise DataError(f"{place}: no word in column {text!r}")
-    if not row[label]:
+    if label is not None and not row[label]:
         raise DataError(f"{place}: nothing in column {label!r}")
-    return place, words, row[label]
+    return place, words, row.get(label)

@@ -16,7 +16,7 @@ class TextClassifier(BaseModel):
         self, num_words: int, num_classes: int = 2, width: int = 64, dropout: float = 0.3
     ) -> None:
         super().__init__()
-        self.embedding = nn.EmbeddingBag(num_words, width, mode="mean", padding_idx=0)
+        self.embedding = nn.Embedding(num_words, width, padding_idx=0)
         self.classifier = nn.Sequential(
             nn.Dropout(dropout),
             nn.Linear(width, width),
@@ -26,4 +26,6 @@ class TextClassifier(BaseModel):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.classifier(self.embedding(tokens))  # the mean is (B, width)
+        is_word = (tokens != 0).unsqueeze(2)  # (B, L, 1)
+        total = (self.embedding(tokens) * is_word).sum(dim=1)  # (B, width)
+        return self.classifier(total / is_word.sum(dim=1).clamp(min=1))

@@ -24,8 +24,8 @@ MAX_MATRIX_CLASSES = 1000  # a matrix of 10,000 takes 9 GiB and minutes
 class PredictionTracker(MetricTracker):
     """A tracker that also keeps what each sample was predicted as.
 
-    Class scores (B, K) with class targets (B,) are kept as `prediction`, `confidence` (its share
-    of the softmax) and `loss` (cross-entropy); real outputs as `prediction` and `loss` (squared
+    Class scores (B, K) with class targets (B,) are kept as `prediction`, `confidence` (its
+    probability) and `loss` (cross-entropy); real outputs as `prediction` and `loss` (squared
     error). Anything else is not kept.
     """
 
@@ -40,7 +40,7 @@ class PredictionTracker(MetricTracker):
             return
         if output.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
             self.kind = "classification"
-            shares = output.float().softmax(dim=1)
+            shares = class_shares(output.float())
             confidence, prediction = shares.max(dim=1)
             loss = F.cross_entropy(output.float(), target, reduction="none")
             self._keep(target=target, prediction=prediction, confidence=confidence, loss=loss)
@@ -60,6 +60,13 @@ class PredictionTracker(MetricTracker):
     def predictions(self) -> dict[str, Tensor]:
         """Return the kept columns, (N,) each, in the order of the samples."""
         return {name: torch.cat(parts) for name, parts in self.columns.items()}
+
+
+def class_shares(output: Tensor) -> Tensor:
+    """Return the probabilities (B, K) of scores or log-probabilities; they may be such already."""
+    if output.min() >= 0 and torch.allclose(output.sum(dim=1), output.new_ones(())):
+        return output
+    return output.softmax(dim=1)
 
 
 def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str, float]:

@@ -125,7 +125,7 @@ def announce(
     return summary
 
 
-def test_folder(checkpoint: Path) -> Path:
-    """Return where the reports of a checkpoint's test belong: `test/` of its run, or beside it."""
+def folder_beside(checkpoint: Path, name: str) -> Path:
+    """Return a folder for what is made of a checkpoint: that of its run, or beside the file."""
     parent = checkpoint.parent
-    return (parent.parent if parent.name == "checkpoints" else parent) / "test"
+    return (parent.parent if parent.name == "checkpoints" else parent) / name

@@ -1,0 +1,109 @@
+"""A trained model as it is tested, exported and asked for predictions, and data to try it on."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from base import BaseDataLoader
+from base.config import Config
+from base.device import map_tensors, seed_everything, set_deterministic
+from base.errors import ConfigError, DataError, UsageError
+from base.files import write_atomic, write_error
+from base.registry import TRAINERS
+from base.samples import BatchIndices
+from trainer import parts
+from trainer.data import TEST_TRANSFORM, build_data, build_test_data, build_transforms
+from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+
+def build_trained(
+    config: Config,
+    state: Mapping[str, Any],
+    device: torch.device,
+    *,
+    build_loader: Callable[[Config, torch.device], BaseDataLoader] = build_test_data,
+) -> Trainer:
+    """Return the trainer that a checkpoint was made by, to evaluate on the data of a loader.
+
+    Raises:
+        CheckpointError: the checkpoint belongs to another model.
+        ConfigError, DataError: there is no data, or it cannot be read.
+    """
+    set_deterministic(config.trainer.deterministic)
+    seed_everything(config.seed)
+    loader = build_loader(config, device)
+    model = parts.build_model(config, device, load_weights=False)
+    loss = parts.build_loss(config, device)
+    trainer = parts.build_part(
+        config, "trainer", config.trainer, TRAINERS,
+        model=model, loss=loss, metrics=parts.build_metrics(config),
+        optimizer=parts.build_optimizer(config, model, loss),
+        data_loader=loader, valid_data_loader=loader, config=config, device=device,
+    )  # fmt: skip
+    trainer.load_model(state)
+    return trainer
+
+
+def evaluated_model(trainer: Trainer) -> nn.Module:
+    """Return what is evaluated of a trainer, the averaged weights if there are any."""
+    return (trainer.ema.module if trainer.ema else trainer.network).eval()
+
+
+def example_data(config: Config, device: torch.device) -> BaseDataLoader:
+    """Return the test data, else validation data, else training data, as test.py would read them.
+
+    Raises:
+        DataError: there is none of them.
+    """
+    config.data_loader.in_memory = False  # a few samples of them are read
+    try:
+        return build_test_data(config, device)
+    except (ConfigError, DataError) as error:
+        log.info("no test data, so others are looked at (%s)", error)
+    loader, valid_loader = build_data(config, device)
+    loader = valid_loader or loader
+    loader.dataset.set_transforms(build_transforms(config, TEST_TRANSFORM))
+    return loader
+
+
+def example_batch(loader: BaseDataLoader, count: int) -> tuple[Any, Any]:
+    """Return the input, a tensor or a nest of them, and the target of the first samples.
+
+    There may be fewer than `count` samples; the target is None where a batch holds something else.
+
+    Raises:
+        UsageError: nothing says what of a batch is the model's input.
+    """
+    positions = np.arange(count) % loader.num_samples
+    batch = loader.dataset.__getitems__(BatchIndices(0, positions))
+    if not isinstance(batch, (tuple, list)):
+        name = type(batch).__name__
+        raise UsageError(f"the model's input must come first of a batch; these are of type {name}")
+    return batch[0], batch[1] if len(batch) == 2 else None
+
+
+def tensors_of(nest: Any) -> list[torch.Tensor]:
+    """Return the tensors of a nest, depth first."""
+    found: list[torch.Tensor] = []
+    map_tensors(found.append, nest)
+    return found
+
+
+def write_result(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, into a folder that need not be there yet.
+
+    Raises:
+        WriteError: the disk is full or the place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path.parent, error) from error
+    write_atomic(path, content)
