@@ -32,6 +32,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")  # its hook of stdout outlives the run
     monkeypatch.setenv("WANDB_X_DISABLE_STATS", "true")
     monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)  # slow
     yield
