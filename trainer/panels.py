@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from base import Callback
 from base.device import count_samples
 from base.errors import UsageError, did_you_mean
-from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_names
+from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_names, class_shares
 from trainer.trainer import Trainer
 
 LOG = logging.getLogger("train")
@@ -95,8 +95,10 @@ class Watch(PredictionTracker):
     """Keeps the columns of predictions, and what else there is of each sample.
 
     `scores` (N, K) of classes, `features` (N, D), what came into the model's last layer, `sprites`
-    (N, C, 32, 32), small images, and the first `inputs`, at least 32 if there are so many.
+    (N, C, 32, 32), small images, and the first `inputs`, at least 32 if so many are of one shape.
     """
+
+    has_inputs = False  # all of them
 
     def update(self, output: Any, target: Any, count: int) -> None:
         super().update(output, target, count)
@@ -106,7 +108,10 @@ class Watch(PredictionTracker):
     def take(self, inputs: Any, features: Tensor | None) -> None:
         """Keep what came into the model, and into its last layer, with a batch."""
         if isinstance(inputs, Tensor):
-            if sum(map(len, self.columns.get("inputs", ()))) < NUM_SHOWN:
+            kept = self.columns.get("inputs", [])
+            self.has_inputs |= sum(map(len, kept)) >= NUM_SHOWN
+            self.has_inputs |= any(part.shape[1:] != inputs.shape[1:] for part in kept)
+            if not self.has_inputs:
                 self._keep(inputs=inputs.float())
             if is_shaped(inputs, (1, 3), None, None):
                 self._keep(sprites=F.interpolate(inputs.float(), SPRITE))
@@ -193,8 +198,9 @@ def show_images(events: Any, seen: Seen) -> bool:
 
     if not (is_shaped(seen["inputs"], (1, 3), None, None) and "prediction" in seen.columns):
         return False
+    images = seen["inputs"][:NUM_SHOWN]
     titles = [true if true == taken else f"{taken}, true {true}" for true, taken in seen.pairs()]
-    sheet = draw_image_sheet(seen["inputs"][:NUM_SHOWN], titles, dpi=DPI)
+    sheet = draw_image_sheet(images, titles[: len(images)], dpi=DPI)
     events.add_picture("predictions/images", sheet, seen.step)
     return True
 
@@ -212,10 +218,10 @@ def show_table(events: Any, seen: Seen) -> bool:
 def show_pr_curves(events: Any, seen: Seen) -> bool:
     if not 0 < len(seen.labels) <= MAX_CURVES:
         return False
-    shares = seen["scores"].softmax(dim=1)
-    for number, label in enumerate(seen.labels):
+    shares = class_shares(seen["scores"]).T  # (K, N)
+    for number, (label, share) in enumerate(zip(seen.labels, shares, strict=False)):
         if (is_true := seen["target"] == number).any():
-            events.add_pr_curve(f"pr_curve/{label}", is_true, shares[:, number], seen.step)
+            events.add_pr_curve(f"pr_curve/{label}", is_true, share, seen.step)
     return True
 
 
