@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from base import distributed
-from base.checkpoint import BEST, Checkpoints, checkpoint_name, config_of, place_of, read_checkpoint
+from base.checkpoint import (
+    AVERAGED,
+    BEST,
+    Checkpoints,
+    checkpoint_name,
+    config_of,
+    place_of,
+    read_checkpoint,
+)
 from base.config import Config, dump_yaml
 from base.config_check import check_tree, load_config
 from base.config_file import merge, parse_overrides, read_config
@@ -51,6 +59,7 @@ NOT_WITH = {  # what an option that asks for something else than training does w
     "--find-lr": ("-r", "--run-id"),
     "--overfit": ("-r", "--run-id"),
 }
+ALONE = ("--sweep", "--find-lr", "--overfit", "--check", "--replay")
 
 
 def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
@@ -59,14 +68,22 @@ def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str |
     Raises:
         UsageError: several were given, or one of `others` that it would ignore, or -c is missing.
     """
-    given = [option for option, value in modes.items() if value not in (None, False)]
+    given = [option for option, value in modes.items() if value is not None and value is not False]
     mode = given[0] if given else None
     given += [option for option in NOT_WITH.get(mode, ()) if others[option] is not None]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} do not go together")
     if mode in ("--folds", "--sweep") and others["-c"] is None:
         raise UsageError(f"{mode} goes with -c CONFIG")
+    if mode in ALONE:
+        check_alone(mode)
     return mode
+
+
+def check_alone(command: str) -> None:
+    """Raise a UsageError if torchrun started several processes of what is done by one."""
+    if distributed.world_size() > 1:
+        raise UsageError(f"{command} takes one process; start it with python, not with torchrun")
 
 
 def find_start(
@@ -121,9 +138,14 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
     Raises:
         CheckpointError: there is nothing to continue from, or nothing valid.
         ConfigError: an override changes what must not change.
-        UsageError: another process has the run.
+        UsageError: another process has the run, or the file is no state of its training.
     """
     run, is_file = find_run(path), path.is_file()
+    if is_file and path.name == AVERAGED:
+        raise UsageError(
+            f"{path}: holds averaged weights, not a state of training; start a new run from them "
+            f"with model.weights={path}"
+        )
     if not is_file:
         _acquire(run)
     path, state = _read_state(path, run)

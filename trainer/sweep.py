@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from base import distributed
 from base.errors import ConfigError, StoppedError, UsageError, WriteError
 from base.stop_signal import EXIT_CODES, StopSignal
 from logger import RunDirectory, setup_logging
@@ -40,8 +39,6 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
         StoppedError: a signal came; what was running has saved and can be continued.
         WriteError: the disk is full or cannot be written.
     """
-    if distributed.world_size() > 1:
-        raise UsageError("--sweep starts processes itself; start it with python, not with torchrun")
     import_optuna()
     plan = load_sweep(find_config(sweep), find_config(config), overrides)
     first = plan.trial_config({})

@@ -14,6 +14,7 @@ from base.registry import MODELS
 from logger import RunLogger
 from trainer.averaging import StochasticWeightAveraging
 from trainer.parts import load_matching
+from trainer.start import start_from_checkpoint
 
 
 def read(run, name):
@@ -118,6 +119,8 @@ def test_the_average_is_saved_to_be_tested_and_to_start_from(averaging, start):
     model = MODELS.find("BlobNet")()
     load_matching(model, run / "checkpoints" / "model_swa.pth")
     assert torch.equal(model.conv.weight, state["model"]["conv.weight"])
+    with pytest.raises(UsageError, match=r"start a new run from them with model\.weights="):
+        start_from_checkpoint(run / "checkpoints" / "model_swa.pth", ["trainer.epochs=4"])
 
 
 @pytest.mark.parametrize("moment", [("step", 4), ("step", 8), ("step", 12), ("epoch", 2)])
