@@ -131,7 +131,7 @@ def sample_columns(source: Path, samples: Any) -> "pd.DataFrame":
     if source.suffix == ".csv":
         table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     elif source.suffix in (".parquet", ".pq"):
-        table = pd.read_parquet(source)
+        table = pd.read_parquet(source).reset_index(drop=True)
     if table is not None and len(table) == len(samples):
         return table
     return pd.DataFrame(getattr(samples, "rows", {"sample": range(len(samples))}))

@@ -21,7 +21,7 @@ from base.registry import DATASETS
 from base.samples import Samples
 from data_loader.datasets import Digits
 from trainer.evaluation import class_shares
-from trainer.predict import ImageFiles, class_columns, number_columns
+from trainer.predict import ImageFiles, class_columns, number_columns, sample_columns
 
 SHORT = ("trainer.epochs=1", "trainer.limit_batches=3", "name=short", "logger.tensorboard=false")
 PROJECT = Path(train_command.__file__).parent
@@ -251,6 +251,12 @@ def test_scores_log_probabilities_and_probabilities_give_the_same_shares():
 def test_many_classes_get_no_column_each():
     assert list(class_columns(torch.rand(2, 21), [])) == ["prediction", "probability"]
     assert len(class_columns(torch.rand(2, 20), [])) == 22
+
+
+def test_a_table_keeps_its_rows_in_order_whatever_they_were_called(monkeypatch):
+    table = pd.DataFrame({"id": ["a", "b"]}, index=[7, 3])  # as a filtered one was written
+    monkeypatch.setattr(pd, "read_parquet", lambda path: table)
+    assert sample_columns(Path("x.parquet"), [1, 2]).index.tolist() == [0, 1]
 
 
 def test_numbers_get_a_column_for_each_output():
