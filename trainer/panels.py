@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from base import Callback
 from base.device import count_samples
 from base.errors import UsageError, did_you_mean
-from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_names, class_shares
+from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 
 LOG = logging.getLogger("train")
@@ -74,7 +74,7 @@ class Predictions(Callback):
             watch = look(trainer, self.num_samples)
         columns, labels = watch.predictions(), []
         if watch.kind == "classification":
-            labels = class_names(trainer.valid_data_loader, columns)
+            labels = seen_classes(trainer.valid_data_loader, columns)
         seen = Seen(columns, labels, trainer.step, self.sample_rate)
         trainer.logger.to_tensorboard(lambda board: self._show(board.valid_events, seen))
 

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from base import BaseDataLoader
 from base.config import Config
 from base.device import select_device
 from base.errors import DataError, UsageError
+from base.files import make_folder, write_atomic
 from base.samples import Samples
-from trainer.evaluation import class_shares
+from trainer.evaluation import class_names, class_shares
 from trainer.run import folder_beside
-from trainer.trained import (
-    build_trained,
-    evaluated_model,
-    example_batch,
-    example_data,
-    write_result,
-)
+from trainer.trained import build_trained, evaluated_model, example_batch, example_data
 from trainer.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -68,11 +63,10 @@ def predict_files(
     rows = sample_columns(source, samples)
     if taken := [name for name in found.columns if name in rows.columns]:
         raise DataError(f"{source}: has a column {taken[0]!r}, as predictions have; rename it")
-    if output is None:
-        output = (
-            folder_beside(path, "predictions") / f"{source.resolve().name.removesuffix('.csv')}.csv"
-        )
-    write_result(output, pd.concat([rows, found], axis=1).to_csv(index=False))
+    name = f"{source.resolve().name.removesuffix('.csv')}.csv"
+    output = output or folder_beside(path, "predictions") / name
+    make_folder(output.parent)
+    write_atomic(output, pd.concat([rows, found], axis=1).to_csv(index=False))
     log.info("%d predictions: %s", len(found), output)
     return output
 
@@ -84,7 +78,6 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
     model, known = evaluated_model(trainer), trainer.valid_data_loader
     _, target = example_batch(known, 1)
     has_classes = isinstance(target, Tensor) and target.ndim == 1 and target.dtype == torch.int64
-    names = [str(name) for name in getattr(_dataset(known), "classes", [])]
     tables = []
     with torch.no_grad():
         for batch in tqdm(loader, "predicting", leave=False, disable=None):
@@ -93,21 +86,17 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
             if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
                 found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UsageError(f"--predict takes a model of outputs (B,) or (B, K), not {found}")
-            is_scores = has_classes and output.ndim == 2 and output.shape[1] > 1
-            columns = class_columns(output, names) if is_scores else number_columns(output)
+            columns = number_columns(output)
+            if has_classes and output.ndim == 2 and output.shape[1] > 1:
+                columns = class_columns(output, class_names(known, output.shape[1]))
             tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
 def class_columns(output: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Return the likeliest class of each row of scores (B, K), and the probabilities.
-
-    Classes without a name of their own are called by their numbers.
-    """
+    """Return the likeliest class of each row of scores (B, K), and the probabilities."""
     shares = class_shares(output.float()).cpu()
     highest, numbers = shares.max(dim=1)
-    if len(names) < shares.shape[1]:
-        names = [str(number) for number in range(shares.shape[1])]
     columns = {"prediction": [names[number] for number in numbers], "probability": highest.numpy()}
     if shares.shape[1] <= MAX_CLASS_COLUMNS:
         pairs = zip(names, shares.numpy().T, strict=False)
@@ -148,19 +137,12 @@ def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
     Raises:
         UsageError: the dataset has no such method, and its samples are no images.
     """
-    dataset, known = _dataset(loader), loader.dataset
+    known, dataset = loader.dataset, loader.dataset.dataset
     if hasattr(dataset, "for_prediction"):
         samples = dataset.for_prediction(source)
         return samples, [*known.sample_transforms, *known.batch_transforms]
     example, _ = example_batch(loader, 1)
     return ImageFiles(source, dataset, known, example), known.batch_transforms
-
-
-def _dataset(loader: BaseDataLoader) -> Any:
-    dataset = loader.dataset.dataset
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
 
 
 class ImageFiles(Dataset):

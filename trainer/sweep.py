@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from base.errors import ConfigError, StoppedError, UsageError, WriteError
+from base.files import make_folder
 from base.stop_signal import EXIT_CODES, StopSignal
 from logger import RunDirectory, setup_logging
+from logger.console import format_values
 from logger.run_directory import acquire_new, check_run_id, new_run_id
 from trainer.start import find_config
 from trainer.sweep_config import Sweep, load_sweep
@@ -68,7 +70,7 @@ class _Pool:
     def __init__(self, sweep: Sweep, study: "Study", worker: RunDirectory, folder: Path) -> None:
         self.sweep, self.study, self.worker, self.folder = sweep, study, worker, folder
         self.jobs: dict[int, Job] = {}
-        (folder / "trials").mkdir(exist_ok=True)
+        make_folder(folder / "trials")
 
     def work(self, stop: StopSignal) -> None:
         """Run trials until there are no more, or until a signal comes, which is passed on."""
@@ -140,9 +142,6 @@ class _Pool:
         self.study.tell(trial, value, state=TrialState[state])
         table = write_results(self.study, self.sweep, self.folder)
         row = table[table["trial"] == trial.number].iloc[0]
-        settings = {key.rpartition(".")[2]: row[key] for key in self.sweep.parameters}
-        shown = [
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items()
-        ]
         result = row.error or f"{row.value:.4g} at epoch {row.epoch}"
-        log.info("%s %s  %s  %s", row.run, row.state, result, "  ".join(shown))
+        settings = {key.rpartition(".")[2]: row[key] for key in self.sweep.parameters}
+        log.info("%s %s  %s  %s", row.run, row.state, result, format_values(settings))

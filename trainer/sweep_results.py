@@ -87,12 +87,11 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
 
 def announce(table: "pd.DataFrame", folder: Path) -> None:
     """Say what a sweep has found, where it lies and what to do next."""
-    columns = table.columns.drop(["state", "run", "error"])
     done = table[table["state"] == "done"]
     if not done.empty:
-        best = done[columns].head(NUM_SHOWN).to_string(float_format="{:.4g}".format)
-        log.info("the best of %d trials:\n%s", len(table), best)
-    log.info("all of them: %s and .png", folder / "leaderboard.csv")
-    if not done.empty:
+        best = done.head(NUM_SHOWN).drop(columns=["state", "run", "error"])
+        shown = best.to_string(float_format="{:.4g}".format)
+        log.info("the best of %d trials:\n%s", len(table), shown)
         log.info("next: python test.py -r %s", done.iloc[0].run)
         log.info("      python train.py -c %s", folder / "best.yaml")
+    log.info("all of them: %s and .png", folder / "leaderboard.csv")
