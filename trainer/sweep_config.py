@@ -70,11 +70,11 @@ class Parameter(Section):
         if self.values:
             trial.suggest_categorical(name, self.grid())
             return
-        kind, step = (trial.suggest_float, self.step)
-        if self.is_whole:
-            kind, step = (trial.suggest_int, self.step or 1)
         high = self.grid()[-1] if self.step else self.high
-        kind(name, self.low, high, step=step, log=self.log)
+        if self.is_whole:
+            trial.suggest_int(name, self.low, high, step=self.step or 1, log=self.log)
+        else:
+            trial.suggest_float(name, self.low, high, step=self.step, log=self.log)
 
     def read(self, suggested: Any) -> Any:
         """Return a suggested value as the config has it."""

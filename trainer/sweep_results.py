@@ -43,20 +43,20 @@ def leaderboard(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
         if trial.params.keys() != sweep.parameters.keys():  # it never began
             continue
         epoch = best_epoch(trial.intermediate_values, sweep.mode)
-        rows.append({
-            "trial": trial.number,
-            "state": STATES[trial.state.name],
-            "value": trial.intermediate_values.get(epoch, math.nan),
-            "epoch": epoch,
-            **{key: sweep.parameters[key].read(trial.params[key]) for key in sweep.parameters},
-            "seconds": trial.user_attrs.get("seconds"),
-            "run": str(run_path(folder, trial.number)),
-            "error": trial.user_attrs.get("error", ""),
-        })  # fmt: skip
+        settings = [
+            parameter.read(trial.params[key]) for key, parameter in sweep.parameters.items()
+        ]
+        rows.append((
+            trial.number, STATES[trial.state.name],
+            trial.intermediate_values.get(epoch, math.nan), epoch, *settings,
+            trial.user_attrs.get("seconds"), str(run_path(folder, trial.number)),
+            trial.user_attrs.get("error", ""),
+        ))  # fmt: skip
     sign, states = 1 if sweep.mode == "min" else -1, [*STATES.values()]
-    rows.sort(key=lambda row: (states.index(row["state"]), sign * row["value"]))
-    table = pd.DataFrame(rows, index=range(1, len(rows) + 1)).rename_axis("rank")
-    return table.astype({"epoch": "Int64"}) if rows else table
+    rows.sort(key=lambda row: (states.index(row[1]), sign * row[2]))
+    columns = ["trial", "state", "value", "epoch", *sweep.parameters, "seconds", "run", "error"]
+    table = pd.DataFrame(rows, columns=columns, index=range(1, len(rows) + 1)).rename_axis("rank")
+    return table.astype({"epoch": "Int64"})
 
 
 def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
@@ -68,16 +68,13 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
     from logger.sweep_plots import plot_sweep
 
     table = leaderboard(study, sweep, folder)
-    if table.empty:
-        return table
     write_atomic(folder / "leaderboard.csv", table.to_csv())
     file = folder / "leaderboard.png"
     scales = {
         k: "text" if p.values else "log" if p.log else "linear" for k, p in sweep.parameters.items()
     }
     plot_sweep(table, scales, file, title=str(folder), metric=sweep.metric)
-    best = table.iloc[0]
-    if best.state == "done":
+    for best in table[table["state"] == "done"].head(1).itertuples():
         file = folder / "best.yaml"
         score = f"{sweep.metric}: {best.value:.6g} at epoch {best.epoch} of {best.run}"
         config = sweep.trial_config(study.get_trials(deepcopy=False)[best.trial].params)

@@ -19,6 +19,7 @@ import train
 from base.config_check import load_config
 from trainer.sweep_config import load_sweep
 from trainer.sweep_job import environment
+from trainer.sweep_study import open_study
 
 STAND_IN = """
 import fcntl, os, signal, sys, time, yaml
@@ -264,6 +265,15 @@ def test_two_commands_share_the_trials_of_a_sweep(files, search, start, folder, 
     assert search(lrs, search="grid", storage=storage).exit_code == 0
     assert tried(folder) == [("done", str(lr)) for lr in range(1, 7)]
     assert {(folder / f"s-00{n}" / "starts").read_text().count("\n") for n in range(6)} == {1}
+
+
+def test_a_sweep_killed_before_its_first_trial_began_is_told_of_without_one(search, files, folder):
+    files({"seed": {"values": [2]}}, search="grid")
+    plan = load_sweep(Path("sweep.yaml"), Path("blobs.yaml"), [])
+    open_study(plan, "blobs/s", folder / "s-sweep", plan.trial_config({})).ask()
+    result = search({"seed": {"values": [2]}}, search="grid")
+    assert result.exit_code == 0, result.output
+    assert leaderboard(folder) == []
 
 
 def test_a_sweep_of_another_search_is_not_continued(search, folder):
