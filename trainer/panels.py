@@ -140,8 +140,8 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     """
     last: list[Tensor] = []
 
-    def pass_by(layer: nn.Module, args: tuple) -> None:
-        features = args[0]
+    def pass_by(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        features = args[0] if args else kwargs["input"]
         if isinstance(layer, nn.Linear):
             features = features.movedim(-1, 1)
         last[:] = [features.flatten(2).mean(dim=2) if features.ndim > 2 else features]
@@ -150,7 +150,7 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
         watch.take(args[0] if args else None, last[0] if last else None)
 
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    hooks = [layer.register_forward_pre_hook(pass_by) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(pass_by, with_kwargs=True) for layer in layers]
     hooks.append(model.register_forward_hook(arrive))
     try:
         yield

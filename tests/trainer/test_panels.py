@@ -35,7 +35,7 @@ class Untouched(nn.Module):
 
     def forward(self, inputs):
         flat = inputs.flatten(1)
-        nothing = self.layer(flat[:, :1]) * 0
+        nothing = self.layer(input=flat[:, :1]) * 0
         return nothing + (flat if flat.shape[1] == 3 else flat.new_zeros(len(flat), 3))
 
 
