@@ -46,7 +46,7 @@ class PredictionTracker(MetricTracker):
             self._keep(target=target, prediction=prediction, confidence=confidence, loss=loss)
         elif target.is_floating_point() and output.numel() == target.numel() == count:
             self.kind = "regression"
-            target, prediction = target.flatten(), output.flatten()
+            target, prediction = target.flatten(), output.flatten().float()
             self._keep(target=target, prediction=prediction, loss=(prediction - target) ** 2)
 
     def _keep(self, **columns: Tensor) -> None:
