@@ -38,7 +38,8 @@ class StochasticWeightAveraging(Callback):
     """
 
     def __init__(self, start: int, lr: float | list[float], anneal_epochs: int = 5) -> None:
-        if start < 1 or anneal_epochs < 0 or min(lr if isinstance(lr, list) else [lr]) <= 0:
+        rates = lr if isinstance(lr, list) else [lr]
+        if start < 1 or anneal_epochs < 0 or not all(rate > 0 for rate in rates):
             raise UsageError(
                 "StochasticWeightAveraging: expected start from 1, lr above 0 and anneal_epochs "
                 f"from 0, found {start}, {lr} and {anneal_epochs}"

@@ -157,6 +157,7 @@ def test_a_stop_while_the_average_is_evaluated_saves_it_nowhere(averaging, start
         ((1, 0.1), {"ema_decay": 0.9}, r"trainer\.ema_decay averages the weights already"),
         ((3, 0.1), {"epochs": 2}, "start is 3, but trainer.epochs is 2"),
         ((1, [0.1, 0.2]), {}, "lr has 2 rates for 1 parameter groups"),
+        ((1, []), {}, "lr has 0 rates for 1 parameter groups"),
     ],
 )
 def test_what_does_not_fit_the_run_is_told(make_trainer, points, fit, args, settings, words):
