@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,6 +74,8 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
+    import pandas as pd
+
     tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
     metrics = trainer.evaluate()
     predictions = tracker.predictions()
@@ -110,6 +111,7 @@ def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], fol
     Up to 1,000 classes that is a matrix; with more, of whose cells almost all are 0, it is a list
     of the others, the most frequent first, and only the report's averages are printed.
     """
+    import pandas as pd
     from sklearn.metrics import classification_report, confusion_matrix
 
     truth, prediction = predictions["target"].numpy(), predictions["prediction"].numpy()

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from base import BaseDataLoader, distributed
 from base.checkpoint import BEST, read_checkpoint
@@ -18,6 +16,9 @@ from logger import RunDirectory
 from logger.run_directory import check_run_id, new_run_id
 from logger.run_logger import NOT_RESULTS
 from trainer.start import Start, find_config, start_from_config
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Train = Callable[[Config, Start], Mapping[str, Any]]  # returns the summary of the run
 
@@ -87,7 +88,9 @@ def result_row(summary: Mapping[str, Any], run: RunDirectory) -> dict[str, float
     return {key: row[key] for key in row if key == "epoch" or key not in NOT_RESULTS}
 
 
-def fold_table(rows: Sequence[Mapping[str, float]]) -> pd.DataFrame:
+def fold_table(rows: Sequence[Mapping[str, float]]) -> "pd.DataFrame":
     """Return a line for each fold, then the means and (sample) standard deviations of the folds."""
+    import pandas as pd
+
     table = pd.DataFrame(rows, index=range(1, len(rows) + 1), dtype=float)
     return pd.concat([table, table.agg(["mean", "std"])]).rename_axis("fold")
