@@ -54,13 +54,14 @@ def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> N
 
     places, values, is_done = seen[name], seen["value"], seen["state"] == "done"
     if scale == "text":
-        choices = sorted(places.map(str).unique(), key=lambda text: (len(text), text))
+        choices = sorted(places.map(str).unique(), key=_rank)
         axes.set_xticks(range(len(choices)), choices)
         axes.margins(x=0.2)
         places = places.map(str).map(choices.index)
     elif scale == "log":
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        is_wide = places.max() > 50 * places.min()  # where more labels would overlap
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     if len(values) and 0 < 50 * values.min() < values.max():
@@ -68,3 +69,11 @@ def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> N
     style = {"s": 22, "edgecolors": TRAIN, "zorder": 3}
     axes.scatter(places[is_done], values[is_done], color=TRAIN, **style)
     axes.scatter(places[~is_done], values[~is_done], facecolors="white", **style)
+
+
+def _rank(text: str) -> tuple[bool, float, str]:
+    """Return what sorts numbers by their size, then other texts by their length."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, len(text), text

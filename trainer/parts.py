@@ -41,7 +41,7 @@ def build_part(
     """Build one node of the config, `runtime` being what the project passes to it.
 
     Raises:
-        ConfigError: a library's class refuses the args; the error says where they were read.
+        ConfigError: a class refuses the args; the error says where they were read.
     """
     try:
         return build(node.node(), registry, path=path, runtime=runtime)

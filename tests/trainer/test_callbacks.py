@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import DivergedError, StoppedError, UsageError
+from base.errors import DivergedError, StoppedError, UsageError, UserError
 from trainer.callbacks import SaveBest, Unfreeze
 
 
@@ -67,7 +67,7 @@ def test_thawing_wraps_the_model_anew_for_several_ranks(make_trainer, points, fi
 )
 def test_a_wrong_unfreeze_is_told(thawing, start, args, words):
     thawing["callbacks"][0]["args"] = args
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UserError, match=words):
         start(thawing)
 
 
