@@ -60,7 +60,7 @@ def predict_files(
     )  # fmt: skip
     loader.prepare(transforms, in_memory=False, device=device, training=False)
     found = predictions(trainer, loader)
-    rows = sample_columns(source, samples)
+    rows = sample_columns(source, len(samples), is_named="path" in found)
     if taken := [name for name in found.columns if name in rows.columns]:
         raise DataError(f"{source}: has a column {taken[0]!r}, as predictions have; rename it")
     name = f"{source.resolve().name.removesuffix('.csv')}.csv"
@@ -81,14 +81,18 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
     tables = []
     with torch.no_grad():
         for batch in tqdm(loader, "predicting", leave=False, disable=None):
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise UsageError("--predict: for_prediction(path) must give (input, name) each")
             with trainer.autocast():
-                output = model(trainer.on_device(batch)[0])
+                output = model(trainer.on_device(batch[0]))
             if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
                 found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UsageError(f"--predict takes a model of outputs (B,) or (B, K), not {found}")
             columns = number_columns(output)
             if has_classes and output.ndim == 2 and output.shape[1] > 1:
                 columns = class_columns(output, class_names(known, output.shape[1]))
+            if isinstance(batch[1], (tuple, list)) and isinstance(batch[1][0], str):
+                columns = {"path": batch[1]} | columns
             tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
@@ -112,8 +116,8 @@ def number_columns(output: Tensor) -> dict[str, Any]:
     return {f"prediction_{number}": values for number, values in enumerate(columns)}
 
 
-def sample_columns(source: Path, samples: Any) -> "pd.DataFrame":
-    """Return what stands before the predictions: a table's cells as written, paths, or numbers."""
+def sample_columns(source: Path, count: int, *, is_named: bool) -> "pd.DataFrame":
+    """Return what stands before predictions: a table's cells as written, else numbers, or names."""
     import pandas as pd
 
     table = None
@@ -121,9 +125,9 @@ def sample_columns(source: Path, samples: Any) -> "pd.DataFrame":
         table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     elif source.suffix in (".parquet", ".pq"):
         table = pd.read_parquet(source).reset_index(drop=True)
-    if table is not None and len(table) == len(samples):
+    if table is not None and len(table) == count:
         return table
-    return pd.DataFrame(getattr(samples, "rows", {"sample": range(len(samples))}))
+    return pd.DataFrame({} if is_named else {"sample": range(count)})
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -146,7 +150,7 @@ def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
 
 
 class ImageFiles(Dataset):
-    """Images of a file or of a folder and those below it, as (input, number).
+    """Images of a file or of a folder and those below it, as (input, path).
 
     They are given as `dataset` gives its own: a PIL image of the same mode, or a tensor (C, H, W)
     of as many channels, 0 to 255 as uint8 and 0 to 1 as floats; then through the transforms of the
@@ -162,7 +166,6 @@ class ImageFiles(Dataset):
             self.paths = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
             if not self.paths:
                 raise DataError(f"{source}: no image below it, of {' '.join(IMG_EXTENSIONS)}")
-        self.rows = {"path": list(map(str, self.paths))}
         plain = copy.copy(dataset)
         own = getattr(dataset, "transform", None)
         for name in ("transform", "transforms"):
@@ -175,7 +178,7 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, str]:
         from PIL import Image
         from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -196,7 +199,7 @@ class ImageFiles(Dataset):
                 f"run's are {list(self.shape)}; bring the image to that size, or put a Resize into "
                 "test_dataset.transform or dataset.valid_transform"
             )
-        return image, index
+        return image, str(path)
 
 
 def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
@@ -218,6 +221,6 @@ def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
         raise UsageError(
             f"{name} gives no PIL images and no tensors (C, H, W) of bytes or of 0 to 1, so files "
             "cannot be read as it does it; write it a method for_prediction(path) that returns the "
-            "samples, (input, anything) each, that lie there"
+            "samples, (input, name) each, that lie there"
         )
     return MODES[image.shape[0]], image.dtype

@@ -167,7 +167,7 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     Raises:
         CheckpointError: there is none, or none is valid.
     """
-    run = find_run(path)
+    run = find_run(path, trained=True)
     if not path.is_file() and (run.checkpoints / BEST).exists():
         path = run.checkpoints / BEST
     path, state = _read_state(path, run)
@@ -184,19 +184,23 @@ def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, A
     return newest
 
 
-def find_run(path: Path) -> RunDirectory | None:
+def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
     """Return the run of a path to it, to a folder of runs, or to one of its checkpoints.
 
-    A checkpoint that lies elsewhere has none.
+    Of a folder of runs it is the newest, or with `trained` the newest that has a checkpoint. A
+    checkpoint that lies elsewhere has none.
 
     Raises:
         CheckpointError: there is nothing at that path.
+        UsageError: it is a config.
     """
     if path.is_file():
+        if path.suffix in (".yaml", ".yml", ".json"):
+            raise UsageError(f"{path}: expected a run or a checkpoint; a config goes with -c")
         run = RunDirectory(path.absolute().parent.parent)
         is_inside = path.absolute().parent == run.checkpoints
         return run if is_inside and run.config_file.is_file() else None
-    if run := newest_run(path):
+    if run := newest_run(path, trained=trained) or newest_run(path):
         return run
     raise CheckpointError(f"{path}: no run and no checkpoint there")
 
@@ -207,11 +211,14 @@ def find_config(path: Path) -> Path:
     Raises:
         UsageError: it is in neither place.
     """
-    for place in (path, Path("configs") / path):
-        if place.exists():
+    below = Path("configs") / path
+    for place in (path, below):
+        if place.is_file():
             return place
-    names = [file.name for file in Path("configs").glob("*")]
-    known = f"; configs/ has {', '.join(sorted(names))}" if names else ""
+    if (path / "config.yaml").is_file():
+        raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
+    names = [file.name for file in below.parent.glob("*") if file.is_file()]
+    known = f"; {below.parent}/ has {', '.join(sorted(names))}" if names else ""
     raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
 
 

@@ -18,7 +18,13 @@ from logger.run_directory import acquire_new, check_run_id, new_run_id
 from trainer.start import find_config
 from trainer.sweep_config import Sweep, load_sweep
 from trainer.sweep_job import Job
-from trainer.sweep_results import announce, best_epoch, run_path, write_results
+from trainer.sweep_results import (
+    announce,
+    best_epoch,
+    run_path,
+    short_names,
+    write_results,
+)
 from trainer.sweep_study import import_optuna, next_trial, open_study
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
     finally:
         worker.release()
     shutil.rmtree(worker.path, ignore_errors=True)
-    announce(write_results(study, plan, folder), folder)
+    announce(write_results(study, plan, folder), plan, folder)
 
 
 class _Pool:
@@ -142,6 +148,7 @@ class _Pool:
         self.study.tell(trial, value, state=TrialState[state])
         table = write_results(self.study, self.sweep, self.folder)
         row = table[table["trial"] == trial.number].iloc[0]
-        result = row.error or f"{row.value:.4g} at epoch {row.epoch}"
-        settings = {key.rpartition(".")[2]: row[key] for key in self.sweep.parameters}
+        column = self.sweep.metric[4:]
+        result = row.error or f"{column} {row.value:.4g} at epoch {row.epoch}"
+        settings = {name: row[key] for key, name in short_names(self.sweep.parameters).items()}
         log.info("%s %s  %s  %s", row.run, row.state, result, format_values(settings))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,32 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
     return table
 
 
-def announce(table: "pd.DataFrame", folder: Path) -> None:
+def short_names(keys: Collection[str]) -> dict[str, str]:
+    """Return for each key of a config its shortest end that is no other's and begins with a word.
+
+    >>> short_names(["optimizer.args.lr", "model.args.0.args.1"])
+    {'optimizer.args.lr': 'lr', 'model.args.0.args.1': 'args.1'}
+    """
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        names[key] = next(
+            end
+            for end in ends
+            if end == key
+            or not (end[0].isdigit() or sum(f".{other}".endswith(f".{end}") for other in keys) > 1)
+        )
+    return names
+
+
+def announce(table: "pd.DataFrame", sweep: Sweep, folder: Path) -> None:
     """Say what a sweep has found, where it lies and what to do next."""
     done = table[table["state"] == "done"]
     if not done.empty:
         best = done.head(NUM_SHOWN).drop(columns=["state", "run", "error"])
-        shown = best.to_string(float_format="{:.4g}".format)
+        best = best.rename(columns=short_names(sweep.parameters) | {"value": sweep.metric[4:]})
+        shown = best.to_string(float_format="{:.4g}".format, index_names=False)
         log.info("the best of %d trials:\n%s", len(table), shown)
         log.info("next: python test.py -r %s", done.iloc[0].run)
         log.info("      python train.py -c %s", folder / "best.yaml")

@@ -209,6 +209,12 @@ def test_a_dataset_of_ones_own_reads_its_files(tree, start, tmp_path, monkeypatc
     found = predicted(path, tmp_path / "new.txt")
     assert [list(row) for row in found] == [["sample", "prediction"]] * 2
     assert [row["sample"] for row in found] == ["0", "1"]
+    named = [(torch.tensor([0.0]), "first"), (torch.tensor([1.0]), "second")]
+    monkeypatch.setattr(Lines, "for_prediction", lambda self, path: named)
+    assert [row["path"] for row in predicted(path, tmp_path / "new.txt")] == ["first", "second"]
+    monkeypatch.setattr(Lines, "for_prediction", lambda self, path: [torch.tensor([0.0])])
+    result = call("-r", path, "--predict", tmp_path / "new.txt")
+    assert "for_prediction(path) must give (input, name) each" in result.output
     monkeypatch.delattr(Lines, "for_prediction")
     result = call("-r", path, "--predict", tmp_path / "new.txt")
     assert result.exit_code == 2, result.output
@@ -257,7 +263,7 @@ def test_many_classes_get_no_column_each():
 def test_a_table_keeps_its_rows_in_order_whatever_they_were_called(monkeypatch):
     table = pd.DataFrame({"id": ["a", "b"]}, index=[7, 3])  # as a filtered one was written
     monkeypatch.setattr(pd, "read_parquet", lambda path: table)
-    assert sample_columns(Path("x.parquet"), [1, 2]).index.tolist() == [0, 1]
+    assert sample_columns(Path("x.parquet"), 2, is_named=False).index.tolist() == [0, 1]
 
 
 def test_numbers_get_a_column_for_each_output():
