@@ -16,6 +16,7 @@ from base import Callback
 from base.checkpoint import Checkpoints
 from base.errors import DivergedError, UsageError
 from logger import RunLogger
+from trainer.batches import input_and_target
 
 BATCH = 4
 
