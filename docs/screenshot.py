@@ -1,12 +1,11 @@
 """Look at a run in TensorBoard and picture it: `python docs/screenshot.py saved/digits/ID out.png`.
 
-Starts TensorBoard and opens it in headless Chromium, which is driven through a pipe
+Wants a classifier of images with `callbacks: [Statistics, Predictions]`. Starts TensorBoard and
+opens it in headless Chromium, which is driven through a pipe
 (https://chromedevtools.github.io/devtools-protocol). Fails unless every panel shows the run.
 """
 
 import base64
-import fcntl
-import io
 import json
 import os
 import re
@@ -24,59 +23,59 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
-from PIL import Image
 
-PATIENCE = 120.0  # seconds for an answer, or a panel, on a busy machine
+PATIENCE = 120.0  # seconds for an answer on a busy machine
 TEXT = """(function read(node) {
   if (node.nodeType === Node.TEXT_NODE) return node.data;
   if (['STYLE', 'SCRIPT', 'NOSCRIPT'].includes(node.tagName)) return '';
   const inside = [node.shadowRoot, node.contentDocument?.body].filter(Boolean);
   return [...inside, ...node.childNodes].map(read).join(' ');
 })(document.body)"""  # shadow trees and frames hold most of what TensorBoard shows
-SIZE = {"width": 1400, "height": 1100, "deviceScaleFactor": 1, "mobile": False}
-# panel, what is cut out of it (left, top, right, bottom), and where that goes in the picture
-TILES = {
-    "timeseries": ((282, 110, 1122, 1030), (0, 0, 840, 920)),
-    "histograms": ((362, 180, 1076, 638), (850, 0, 1560, 455)),
-    "projector": ((314, 126, 1090, 1096), (850, 465, 1214, 920)),
-    "images": ((372, 545, 728, 1027), (1224, 465, 1560, 920)),
-}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WINDOW = {"width": 1480, "height": 840, "deviceScaleFactor": 1.25, "mobile": False}  # of 6 cards
+SETTINGS = """localStorage.setItem('_tb_global_settings', JSON.stringify({
+  ignoreOutliers: false, stepSelectorEnabled: false, timeSeriesSettingsPaneOpened: false,
+  sideBarWidthInPercent: 14, timeSeriesCardMinWidth: 380}))"""
+IN = "defaultExperimentId"  # the folder that TensorBoard was started on
+PINS = [
+    *({"plugin": "scalars", "tag": tag} for tag in ("loss", "accuracy", "lr")),
+    {"plugin": "scalars", "tag": "statistics/gradient_norm"},
+    {"plugin": "histograms", "tag": "activations/classifier", "runId": f"{IN}/train"},
+    {"plugin": "images", "tag": "predictions/images", "runId": f"{IN}/valid", "sample": 0},
+]
 
 
 class Browser:
     """A page of headless Chromium, told what to do by `call`."""
 
-    def __init__(self, process: subprocess.Popen, to: int, back: int) -> None:
-        self.process, self.to, self.back = process, to, back
-        self.number, self.received, self.session = 0, b"", {}
+    def __init__(self, process: subprocess.Popen) -> None:
+        self.process, self.number, self.received, self.session = process, 0, b"", {}
         target = self.call("Target.createTarget", url="about:blank")
-        session = self.call("Target.attachToTarget", flatten=True, **target)
-        self.session = session
-        self.call("Emulation.setDeviceMetricsOverride", **SIZE)
+        self.session = self.call("Target.attachToTarget", flatten=True, **target)
+        self.call("Emulation.setDeviceMetricsOverride", **WINDOW)
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
+        self.call("Page.enable")  # else the next does nothing
+        self.call("Page.addScriptToEvaluateOnNewDocument", source=SETTINGS)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self.number += 1
         message = {"id": self.number, "method": method, "params": params, **self.session}
-        os.write(self.to, json.dumps(message).encode() + b"\0")
-        while (answer := self._receive()).get("id") != self.number:
-            pass  # an event
+        self.process.stdin.write(json.dumps(message).encode() + b"\0")
+        answer: dict[str, Any] = {}
+        while answer.get("id") != self.number:  # the others are events
+            while b"\0" not in self.received:
+                is_ready, *_ = select.select([self.process.stdout], [], [], PATIENCE)
+                part = self.process.stdout.read(2**20) if is_ready else b""
+                if not part:
+                    raise TimeoutError("Chromium does not answer")
+                self.received += part
+            answered, _, self.received = self.received.partition(b"\0")
+            answer = json.loads(answered)
         return answer["result"]
 
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self.received:
-            is_ready, *_ = select.select([self.back], [], [], PATIENCE)
-            part = os.read(self.back, 2**20) if is_ready else b""
-            if not part:
-                raise TimeoutError("Chromium does not answer")
-            self.received += part
-        message, _, self.received = self.received.partition(b"\0")
-        return json.loads(message)
-
-    def open(self, url: str, words: Sequence[str]) -> Image.Image:
-        """Return a picture of a page once it shows all `words`; it is loaded again now and then."""
-        deadline = time.monotonic() + PATIENCE
-        missing = list(words)
-        while missing and time.monotonic() < deadline:
+    def open(self, url: str, words: Sequence[str]) -> None:
+        """Wait until a page shows all `words`; it is loaded again, as TensorBoard may be late."""
+        for _ in range(6):
             self.call("Page.navigate", url="about:blank")  # else only the part behind # changes
             self.call("Page.navigate", url=url)
             for _ in range(20):
@@ -85,22 +84,28 @@ class Browser:
                 text = "".join(text.split())  # a tag may be in several pieces
                 missing = [word for word in words if "".join(word.split()) not in text]
                 if not missing:
-                    break
-        if missing:
-            raise RuntimeError(f"{url} does not show {', '.join(missing)}")
-        time.sleep(3)  # it moves into place
-        return Image.open(io.BytesIO(base64.b64decode(self.call("Page.captureScreenshot")["data"])))
+                    return
+        raise RuntimeError(f"{url.partition('#')[2]} does not show {', '.join(missing)}")
+
+    def picture(self) -> bytes:
+        """Return a PNG of the page once it has stood still for 3 seconds, or after 2 minutes."""
+        now = ""
+        for _ in range(40):
+            before, now = now, self.call("Page.captureScreenshot")["data"]
+            if before == now:
+                break
+            time.sleep(3)
+        return base64.b64decode(now)
 
 
 @contextmanager
 def running(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
     """Start a process in a group of its own, and end all of that."""
-    process = subprocess.Popen(command, start_new_session=True, **options)
-    try:
-        yield process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -118,61 +123,46 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    command = [shutil.which("chromium") or "chromium", "--headless", "--remote-debugging-pipe"]
-    command += ["--no-first-run", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += ["--no-sandbox"] if os.geteuid() == 0 else []
-    (theirs, to), (back, answers) = os.pipe(), os.pipe()
-    # Chromium reads 3 and writes 4, whatever stands there now
-    ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs, answers)]
-    options = {"pass_fds": (3, 4), "stderr": subprocess.DEVNULL}
-    options["preexec_fn"] = lambda: [os.dup2(end, number + 3) for number, end in enumerate(ends)]
+    """Yield a browser without a window, which reads commands from 3 and writes answers to 4."""
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not found:
+        raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is installed")
+    command = ["sh", "-c", 'exec "$0" "$@" 3<&0 4>&1 >&2', found[0], "--headless"]
+    command += ["--remote-debugging-pipe", "--no-first-run", "--disable-gpu"]
+    command += ["--disable-dev-shm-usage", *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        with running([*command, f"--user-data-dir={profile}"], **options) as process:
-            for end in (theirs, answers, *ends):
-                os.close(end)
-            yield Browser(process, to, back)
-        os.close(to), os.close(back)
+        command += [f"--user-data-dir={profile}"]
+        with running(command, stderr=subprocess.DEVNULL, **pipes) as process:
+            yield Browser(process)
 
 
 def expected(run: Path) -> dict[str, list[str]]:
-    """Return the words that each panel has to show of a run."""
+    """Return the words that each panel has to show of a run, the panel to picture last."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     summary = json.loads((run / "summary.json").read_text())
-    model, used = config["model"]["type"], {node["type"] for node in config["callbacks"]}
-    words = {
-        "timeseries": ["train", "valid", "loss", "lr", str(summary["steps"])],
-        "images": ["inputs"],
+    model, steps = config["model"]["type"], summary["steps"]
+    return {
+        "scalars": ["loss", "accuracy", "lr", "statistics"],
+        "images": ["inputs", "predictions/images", "predictions/confusion_matrix"],
         "graphs": [model, "output"],
+        "distributions": ["activations/", "train"],
+        "histograms": ["activations/", "train"],
+        "text": [f"name: {config['name']}", "predictions/table/text_summary", "predicted"],
+        "pr_curves": ["pr_curve/0", "valid", str(steps)],
+        "projector": [f"newest:{steps:05}", "Points"],
         "hparams": ["optimizer.args.lr", model, *summary["best"]],
-        "text": ["config/text_summary", f"name: {config['name']}"],
+        "timeseries": ["projector", "valid", f"Step {steps}", *(pin["tag"] for pin in PINS)],
     }
-    if "Statistics" in used:
-        words["timeseries"] += ["statistics/gradient_norm", "statistics/update_ratio"]
-        words["histograms"] = ["activations/", "train"]
-    if "Predictions" in used:
-        words["images"] += ["predictions/images", "predictions/confusion_matrix"]
-        words["text"] += ["predictions/table/text_summary", "predicted"]
-        words["pr_curves"] = ["pr_curve/0", "valid", str(summary["steps"])]
-        words["projector"] = [f"newest:{summary['steps']:05}", "Points"]
-    return words
 
 
 def take(run: Path, path: Path) -> None:
-    """Look at every panel of a run, and write a picture of some of them."""
-    tags = ("loss", "accuracy", "statistics/gradient_norm", "statistics/update_ratio")
-    pins = quote(json.dumps([{"plugin": "scalars", "tag": tag} for tag in tags]))
+    """Look at every panel of a run, and write a picture of the last."""
+    pins = quote(json.dumps(PINS))
     with tensorboard(run / "tensorboard") as url, chromium() as browser:
-        pages = {
-            panel: browser.open(f"{url}?smoothing=0&pinnedCards={pins}#{panel}", words)
-            for panel, words in expected(run).items()
-        }
-    picture = Image.new("RGB", (1560, 920), "white")
-    for panel, (box, place) in TILES.items():
-        if panel in pages:
-            size = (place[2] - place[0], place[3] - place[1])
-            tile = pages[panel].convert("RGB").crop(box).resize(size, Image.Resampling.LANCZOS)
-            picture.paste(tile, place[:2])
-    picture.quantize(200).save(path, optimize=True)
+        for panel, words in expected(run).items():
+            browser.open(f"{url}?smoothing=0&pinnedCards={pins}#{panel}", words)
+        path.write_bytes(browser.picture())
 
 
 if __name__ == "__main__":
