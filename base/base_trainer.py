@@ -237,7 +237,7 @@ class BaseTrainer(ABC):
             CheckpointError: it belongs to other parts; the first differences are named.
             DataError: it was trained on other data.
         """
-        check_fitted(self.data_loader, state.get("data"))  # None in older checkpoints
+        check_fitted(self.data_loader, state.get("data"))
         state = copy.deepcopy(dict(state))  # some schedulers change what they are given
         self.load_model(state)
         load_parts(self._other_parts(), state)

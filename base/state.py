@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from base import distributed
 from base.base_data_loader import BaseDataLoader
 from base.checkpoint import differing_keys
-from base.errors import CheckpointError, DataError, shown
+from base.errors import CheckpointError, DataError, UserError, shown
 
 NUM_SHOWN = 3
 RTOL, ATOL = 1e-6, 1e-9  # another machine adds in another order
@@ -52,12 +52,12 @@ def check_fitted(loader: BaseDataLoader, stored: Any) -> None:
     Raises:
         DataError: they differ; the first differences are named.
     """
-    if stored and (differences := list(_differing(loader.fitted, stored))):
-        dataset = loader.dataset.dataset
-        raise DataError(
-            f"{getattr(dataset, 'path', type(dataset).__name__)} is not what the run was trained "
-            f"on: {_listed(differences)}; put the old data back, or start a new run"
-        )
+    if not stored:  # by an older checkpoint
+        return
+    dataset = loader.dataset.dataset
+    what = f"{getattr(dataset, 'path', type(dataset).__name__)} is not what the run was trained on"
+    remedy = "put the old data back, or start a new run"
+    _refuse(f"{what}; {remedy}", _differing(loader.fitted, stored), DataError)
 
 
 def _differing(own: Any, stored: Any, name: str = "") -> Iterator[str]:
@@ -79,26 +79,26 @@ def _as_plain(value: Any) -> Any:
 
 
 def _load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
+    what = f"the checkpoint does not fit the {name}"
     if isinstance(part, nn.Module):
-        _refuse(name, differing_keys(part.state_dict(), state))
+        _refuse(what, differing_keys(part.state_dict(), state))
     elif isinstance(part, torch.optim.Optimizer):
-        _refuse(name, _differing_groups(part.state_dict(), state))
+        _refuse(what, _differing_groups(part.state_dict(), state))
     try:
         part.load_state_dict(state)
     except (KeyError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint does not fit the {name}: {error!r}") from error
+        raise CheckpointError(f"{what}: {error!r}") from error
 
 
-def _refuse(name: str, differences: Iterable[str]) -> None:
+def _refuse(
+    what: str, differences: Iterable[str], error: type[UserError] = CheckpointError
+) -> None:
     """Raise if there is a difference."""
     differences = list(differences)
     if differences:
-        raise CheckpointError(f"the checkpoint does not fit the {name}: {_listed(differences)}")
-
-
-def _listed(differences: list[str]) -> str:
-    more = len(differences) - NUM_SHOWN
-    return "; ".join(differences[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        more = len(differences) - NUM_SHOWN
+        first = "; ".join(differences[:NUM_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        raise error(f"{what}: {first}")
 
 
 def _differing_groups(own: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
