@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from base import distributed
 from base.base_data_loader import BaseDataLoader
 from base.checkpoint import differing_keys
-from base.errors import CheckpointError, DataError, UserError, shown
+from base.errors import CheckpointError, DataError, shown
 
 NUM_SHOWN = 3
 RTOL, ATOL = 1e-6, 1e-9  # another machine adds in another order
@@ -56,8 +56,8 @@ def check_fitted(loader: BaseDataLoader, stored: Any) -> None:
         return
     dataset = loader.dataset.dataset
     what = f"{getattr(dataset, 'path', type(dataset).__name__)} is not what the run was trained on"
-    remedy = "put the old data back, or start a new run"
-    _refuse(f"{what}; {remedy}", _differing(loader.fitted, stored), DataError)
+    what += "; put the old data back, or start a new run"
+    _refuse(what, _differing(loader.fitted, stored), DataError)
 
 
 def _differing(own: Any, stored: Any, name: str = "") -> Iterator[str]:
@@ -90,9 +90,7 @@ def _load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{what}: {error!r}") from error
 
 
-def _refuse(
-    what: str, differences: Iterable[str], error: type[UserError] = CheckpointError
-) -> None:
+def _refuse(what: str, differences: Iterable[str], error: type = CheckpointError) -> None:
     """Raise if there is a difference."""
     differences = list(differences)
     if differences:

@@ -31,14 +31,12 @@ class TableDataset(TensorDataset):
     With `task` "auto" text, true or false and whole numbers are classes, `classes` being the
     sorted values of the training's file; other numbers are for regression, and stay as they are.
 
-    `fitted` is what was learned of the training rows, as a checkpoint holds it; it takes the place
-    of the training's file.
+    `fitted` is what another learned of the training rows, whose file is then not read.
 
     In errors rows are numbered as a spreadsheet does it: the header of a CSV is row 1.
 
     Raises:
-        DataError: a file cannot be read, has no such column, or a value is missing or of no use,
-            or the features are not those of training.
+        DataError: a file cannot be read, has no such column, or a value is missing or of no use.
         UsageError: there is a `validation_split` and no `train_path`.
     """
 
