@@ -64,8 +64,9 @@ def use(
     """
     from base.errors import UsageError
     from logger import setup_logging
-    from trainer.start import check_together, find_trained
+    from trainer.start import check_alone, check_together, find_trained
 
+    check_alone("test.py")
     mode = check_together({"--export": export, "--predict": predict}, {})
     if output is not None and mode is None:
         raise UsageError("--output names what --export or --predict writes; neither is given")

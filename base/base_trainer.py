@@ -147,15 +147,12 @@ class BaseTrainer(ABC):
 
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` holds: the last epoch, and the best by the monitor."""
-        best = {}
-        if self.monitor.best_epoch:
-            best = {"epoch": self.monitor.best_epoch, self.monitor.column: self.monitor.best}
         return {
             "name": self.config.name,
             "epochs": self.epoch,
             "steps": self.step,
             "stopped_early": self.monitor.should_stop,
-            "best": best,
+            "best": self.monitor.best_row,
             "last": self.row,
         }
 

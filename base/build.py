@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from base.errors import ConfigError, Mistake, did_you_mean, shown
+from base.errors import ConfigError, Mistake, UsageError, did_you_mean, shown
 from base.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, NameLookupError, Registry
 from base.signature import Args, Finding, KeyPath, Parameters, items
 
@@ -98,7 +98,7 @@ def build(
     (losses, metrics, collate functions) are bound with their args. Of `runtime`, a target gets what
     its signature names.
 
-    Raises: ConfigError where the name is unknown, or a library's class refuses its arguments.
+    Raises: ConfigError where the name is unknown, or its class refuses its arguments.
     """
     name, args = split_node(node)
     try:
@@ -121,6 +121,8 @@ def build(
         return partial(parameters.target, **keywords) if keywords else parameters.target
     try:
         return parameters.target(*positional, **parameters.fill(keywords, runtime))
+    except UsageError as error:
+        raise ConfigError([Mistake("", path, str(error))]) from error
     except (TypeError, ValueError, ImportError) as error:
         if not parameters.target.__module__.startswith(LIBRARIES):
             raise

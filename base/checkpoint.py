@@ -23,6 +23,7 @@ from base.errors import CheckpointError
 from base.files import TEMPORARY, write_atomic
 
 BEST = "model_best.pth"
+AVERAGED = "model_swa.pth"  # not a state of training
 NAME = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.pth")
 
 # What loads again without an allow-list; subclasses, such as numpy's float64 of float, do not.

@@ -97,6 +97,8 @@ def _finding(detail: ErrorDetails, root: type[BaseModel]) -> Finding:
         return path, f"missing, the {root.__name__.lower()} needs it"
     if kind == "extra_forbidden":
         near = did_you_mean(str(path[-1]), section.model_fields)
+        if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
+            near = f" (did you mean 'trainer.{path[0]}'?)"
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return path, f"unknown key{near or hint}"
     expected = "a list" if section else in_words(schema, detail)

@@ -45,6 +45,8 @@ def parse_overrides(assignments: Sequence[str]) -> Node:
         path = tuple(key.split("."))
         if not (equals and key.isprintable() and all(name == name.strip() != "" for name in path)):
             message = f"expected key.path=value, found {reprlib.repr(assignment)}"
+            if Path(assignment).suffix in (".yaml", ".yml", ".json"):
+                message += "; a config goes with -c"
             mistakes.append(Mistake(COMMAND_LINE, "", message))
         elif node := parse_text(text, COMMAND_LINE, mistakes, path=path):
             trees.pop(key, None)  # of two values for one key the later counts, in its later place

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -83,15 +84,17 @@ class ConfigError(UserError):
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return " (did you mean 'X'?)" for the nearest candidate, or "" when none is near."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
+    initials = _initials(name)
     name = name.lower()
-    near = [other for other in by_lower if _initials(other) == name or _initials(name) == other]
+    near = [low for low, full in by_lower.items() if _initials(full) == name or initials == low]
     near += difflib.get_close_matches(name, by_lower, n=1, cutoff=0.6)
     return f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
 
 
 def _initials(name: str) -> str | None:
-    """Return "lr" for "learning_rate", None for a single word."""
-    return "".join(word[:1] for word in name.split("_")) if "_" in name else None
+    """Return "lr" for "learning_rate" and "LearningRate", None for a single word."""
+    words = re.findall(r"[A-Z]?[a-z0-9]+", name)
+    return "".join(word[0] for word in words).lower() if len(words) > 1 else None
 
 
 def shown(value: Any) -> str:

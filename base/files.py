@@ -41,6 +41,18 @@ def _holds(path: Path, data: bytes) -> bool:
         return all(file.read(CHUNK) == data[start : start + CHUNK] for start in starts)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        WriteError: the place cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
 def write_error(path: Path, error: OSError) -> WriteError:
     """Return the error that names `path` and says why it could not be written."""
     return WriteError(f"{path}: cannot be written: {error.strerror or error}")

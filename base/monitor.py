@@ -19,6 +19,7 @@ class Monitor:
         self.early_stop = early_stop
         self.best = math.nan
         self.best_epoch = 0
+        self.best_row: dict[str, float] = {}
         self.num_bad_epochs = 0
 
     @property
@@ -43,6 +44,7 @@ class Monitor:
         value = float(row[self.column])
         if self._is_better(value):
             self.best, self.best_epoch, self.num_bad_epochs = value, int(row["epoch"]), 0
+            self.best_row = dict(row)
             return True
         self.num_bad_epochs += 1
         return False
@@ -56,10 +58,12 @@ class Monitor:
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "best_row": self.best_row,
             "num_bad_epochs": self.num_bad_epochs,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best = state["best"]
         self.best_epoch = state["best_epoch"]
+        self.best_row = state.get("best_row", {})
         self.num_bad_epochs = state["num_bad_epochs"]

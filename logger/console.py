@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -97,9 +97,12 @@ class _LogFile(logging.FileHandler):
         logger.warning("%s; it ends here", write_error(Path(self.baseFilename), error))
 
 
-def format_values(values: Mapping[str, float]) -> str:
-    """Return `loss 0.1234  accuracy 0.98`: four significant digits each."""
-    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+def format_values(values: Mapping[str, Any]) -> str:
+    """Return `loss 0.1234  accuracy 0.98`: four significant digits of what is a float."""
+    return "  ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+    )
 
 
 class ProgressBar:

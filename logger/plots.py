@@ -46,7 +46,7 @@ def plot_curves(
     names = _quantities(rows)
     num_columns = len(names) if len(names) <= 3 else 2 if len(names) == 4 else 3
     num_rows = math.ceil(len(names) / num_columns)
-    figure = _figure(max(4.2 * num_columns, 6.0), 2.7 * num_rows + 0.8)
+    figure = new_figure(max(4.2 * num_columns, 6.0), 2.7 * num_rows + 0.8)
     best_epoch = _best_epoch(rows, monitor)
     for position, name in enumerate(names, start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
@@ -65,7 +65,7 @@ def plot_curves(
     if len(handles) > 1:
         place = "outside lower center"
         figure.legend(handles=handles, loc=place, ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -106,7 +106,7 @@ def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str,
     margin = max(0.5, 0.015 * (places[-1] - places[0]))
     axes.set_xlim(places[0] - margin, places[-1] + margin)
     axes.grid(color=FAINT, linewidth=0.7)
-    _lighten(axes)
+    lighten(axes)
 
 
 def plot_rate_search(
@@ -122,7 +122,7 @@ def plot_rate_search(
     Raises:
         WriteError: the file cannot be written.
     """
-    figure = _figure(7.0, 3.6)
+    figure = new_figure(7.0, 3.6)
     axes = figure.add_subplot()
     axes.plot(rates, losses, color=TRAIN, linewidth=1.8)
     if suggestion is not None:
@@ -131,9 +131,9 @@ def plot_rate_search(
     axes.set_xscale("log")
     axes.set_xlabel("learning rate", color=INK)
     axes.grid(color=FAINT, linewidth=0.7)
-    _lighten(axes)
+    lighten(axes)
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], path: Path) -> None:
@@ -157,7 +157,7 @@ def draw_confusion_matrix(matrix: Any, labels: Sequence[str], *, dpi: int = DPI)
     num_classes = len(counts)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(3.4 + 0.34 * num_classes, 13.0)
-    figure = _figure(size + 0.9, size, dpi)
+    figure = new_figure(size + 0.9, size, dpi)
     axes = figure.add_subplot()
     # The root of the share brings out confusions of a few per cent.
     shade = PowerNorm(0.5, vmin=0.0, vmax=1.0)
@@ -186,7 +186,7 @@ def _label_classes(axes: "Axes", labels: Sequence[str], *, cell: float) -> None:
     axes.set_yticks(ticks, texts)
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("true", color=INK)
-    _lighten(axes)
+    lighten(axes)
     axes.tick_params(labelsize=9 if len(labels) <= 12 else 7.5)
 
 
@@ -228,7 +228,7 @@ def draw_image_sheet(
     num_columns = max(min(columns, len(shown)), 1)
     num_rows = max(math.ceil(len(shown) / num_columns), 1)
     height = 1.25 * shown.shape[1] / shown.shape[2] + 0.22
-    figure = _figure(1.25 * num_columns, height * num_rows, dpi)
+    figure = new_figure(1.25 * num_columns, height * num_rows, dpi)
     for position, (image, title) in enumerate(zip(shown, titles, strict=True), start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
         axes.imshow(image, interpolation="nearest")
@@ -249,18 +249,18 @@ def scaled_for_viewing(images: Any) -> np.ndarray:
     return ((pixels - low) / np.where(span > 0, span, 1)).transpose(0, 2, 3, 1)
 
 
-def _figure(width: float, height: float, dpi: int = DPI) -> "Figure":
+def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
 
 
-def _lighten(axes: "Axes") -> None:
+def lighten(axes: "Axes") -> None:
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, colors=INK, which="both")
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     write_atomic(path, _png(figure))
 
 

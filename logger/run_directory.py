@@ -131,9 +131,10 @@ def check_run_id(run_id: str) -> None:
         )
 
 
-def newest_run(path: Path) -> RunDirectory | None:
+def newest_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
     """Return the run at `path` (it has a config.yaml), or the newest run in it, or None.
 
+    With `trained` only those in it count that have a checkpoint.
     A run's age is the start time in its name; under a name of the user's, that of its config.yaml.
     """
     run = RunDirectory(path)
@@ -141,6 +142,8 @@ def newest_run(path: Path) -> RunDirectory | None:
         return run
     children = run.path.iterdir() if run.path.is_dir() else ()
     runs = [child for child in map(RunDirectory, children) if child.config_file.is_file()]
+    if trained:
+        runs = [run for run in runs if any(run.checkpoints.glob("*.pth"))]
     return max(runs, key=_start_time, default=None)
 
 

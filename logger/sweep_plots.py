@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from logger.plots import FAINT, INK, TRAIN, VALID, _figure, _lighten, _save
+from logger.plots import FAINT, INK, TRAIN, VALID, lighten, new_figure, save_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def plot_sweep(
     done = seen[seen["state"] == "done"]
     num_columns = min(1 + len(scales), MAX_COLUMNS)
     num_rows = math.ceil((1 + len(scales)) / num_columns)
-    figure = _figure(4.2 * num_columns, 2.7 * num_rows + 0.5)
+    figure = new_figure(4.2 * num_columns, 2.7 * num_rows + 0.5)
     for position, name in enumerate(["trial", *scales], start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
         _draw_trials(axes, seen, name, scales.get(name, "linear"))
@@ -44,9 +44,9 @@ def plot_sweep(
         axes.set_xlabel(name, color=INK, fontsize=9)
         axes.set_ylabel(column if position % num_columns == 1 else "", color=INK, fontsize=9)
         axes.grid(color=FAINT, linewidth=0.7)
-        _lighten(axes)
+        lighten(axes)
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> None:
@@ -54,13 +54,14 @@ def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> N
 
     places, values, is_done = seen[name], seen["value"], seen["state"] == "done"
     if scale == "text":
-        choices = sorted(places.map(str).unique(), key=lambda text: (len(text), text))
+        choices = sorted(places.map(str).unique(), key=_rank)
         axes.set_xticks(range(len(choices)), choices)
         axes.margins(x=0.2)
         places = places.map(str).map(choices.index)
     elif scale == "log":
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        is_wide = places.max() > 50 * places.min()  # where more labels would overlap
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if is_wide else (1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     if len(values) and 0 < 50 * values.min() < values.max():
@@ -68,3 +69,11 @@ def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> N
     style = {"s": 22, "edgecolors": TRAIN, "zorder": 3}
     axes.scatter(places[is_done], values[is_done], color=TRAIN, **style)
     axes.scatter(places[~is_done], values[~is_done], facecolors="white", **style)
+
+
+def _rank(text: str) -> tuple[bool, float, str]:
+    """Return what sorts numbers by their size, then other texts by their length."""
+    try:
+        return False, float(text), text
+    except ValueError:
+        return True, len(text), text

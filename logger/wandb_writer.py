@@ -83,7 +83,11 @@ class WandbWriter:
 
     def close(self) -> None:
         """Upload what is left; the run has failed there if this is called for an error."""
-        self.wandb_run.finish(exit_code=int(sys.exception() is not None))
+        try:
+            self.wandb_run.finish(exit_code=int(sys.exception() is not None))
+        except Exception:
+            wandb.teardown()  # else it tries again as Python exits, and shows a traceback
+            raise
 
 
 def _last_step(folder: Path, run_id: str) -> int:

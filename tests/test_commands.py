@@ -100,6 +100,13 @@ def test_one_of_config_and_run_must_be_given(arguments):
     assert "expected either -c CONFIG for a new run or -r RUN to continue one" in result.output
 
 
+def test_a_run_and_a_config_are_told_apart(trained):
+    result = run(train_command, "-c", trained)
+    assert (result.exit_code, f"{trained}: a run; -r continues it" in result.output) == (2, True)
+    result = run(train_command, "-r", "configs/digits.yaml")
+    assert (result.exit_code, "a config goes with -c" in result.output) == (2, True)
+
+
 def test_a_mistake_ends_with_2_and_creates_nothing(tmp_path):
     result = train(tmp_path, "-c", "digits.yaml", "optimizer.args.lrr=1", "trainer.epochz=2")
     assert result.exit_code == 2
@@ -192,8 +199,8 @@ def test_test_takes_overrides_and_a_single_checkpoint(trained):
     checkpoint = trained / "checkpoints" / "checkpoint-epoch1.pth"
     result = run(test_command, "-r", checkpoint, "trainer.limit_batches=1")
     assert result.exit_code == 0, result.output
-    rows = (trained / "test" / "predictions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 64
+    folder = trained / "test-checkpoint-epoch1"  # beside test/, that of the best
+    assert len((folder / "predictions.csv").read_text().splitlines()) == 1 + 64
 
 
 def test_test_without_test_data_says_what_is_missing(trained):

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from base import Callback, distributed
 from base.base_model import set_training
-from base.checkpoint import serialize
+from base.checkpoint import AVERAGED, serialize
 from base.device import count_samples
 from base.errors import UsageError
 from base.files import write_atomic
@@ -23,8 +23,6 @@ from trainer.batches import limited
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
-
-AVERAGED = "model_swa.pth"
 
 
 class StochasticWeightAveraging(Callback):
@@ -40,7 +38,8 @@ class StochasticWeightAveraging(Callback):
     """
 
     def __init__(self, start: int, lr: float | list[float], anneal_epochs: int = 5) -> None:
-        if start < 1 or anneal_epochs < 0 or min(lr if isinstance(lr, list) else [lr]) <= 0:
+        rates = lr if isinstance(lr, list) else [lr]
+        if start < 1 or anneal_epochs < 0 or not all(rate > 0 for rate in rates):
             raise UsageError(
                 "StochasticWeightAveraging: expected start from 1, lr above 0 and anneal_epochs "
                 f"from 0, found {start}, {lr} and {anneal_epochs}"
@@ -65,6 +64,7 @@ class StochasticWeightAveraging(Callback):
         if self.restored:
             self.average = AveragedModel(trainer.network)
             self.average.load_state_dict(self.restored)
+            self.restored = {}
         if self.first_rates:
             trainer.schedule_interval = None
 
@@ -99,8 +99,7 @@ class StochasticWeightAveraging(Callback):
             values = trainer.evaluate() if trainer.valid_data_loader is not None else {}
             values = {f"swa_val_{name}": value for name, value in values.items()}
             state = trainer.state_dict()
-        trainer.row = trainer.row | distributed.share(values)
-        trainer.logger.log_step(values, trainer.step)
+        trainer.row = trainer.row | distributed.share(values)  # for the summary
         log.info("average of %d epochs: %s", self.average.n_averaged, format_values(values))
         if trainer.checkpoints is not None:
             path = trainer.checkpoints.folder / AVERAGED

@@ -13,9 +13,14 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
     """Return the two parts of a batch.
 
     Raises:
-        UsageError: the batch is no pair, so `train_step` must be written for it.
+        UsageError: the batch is no pair, so `train_step` must be written for it, or its targets
+            are text.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        if isinstance(batch[1], (tuple, list)) and batch[1] and isinstance(batch[1][0], str):
+            raise UsageError(
+                f"the targets are text, such as {batch[1][0]!r}; let the dataset give class numbers"
+            )
         return batch[0], batch[1]
     count = f" of {len(batch)}" if isinstance(batch, (tuple, list, Mapping)) else ""
     raise UsageError(

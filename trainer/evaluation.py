@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base import BaseDataLoader
-from base.files import write_atomic, write_error
+from base.files import make_folder, write_atomic
 from base.metric_tracker import MetricTracker
 from logger.plots import plot_confusion_matrix, plot_image_sheet
 from trainer.trainer import Trainer
@@ -45,7 +45,7 @@ class PredictionTracker(MetricTracker):
             self._keep(target=target, prediction=prediction, confidence=confidence, loss=loss)
         elif target.is_floating_point() and output.numel() == target.numel() == count:
             self.kind = "regression"
-            target, prediction = target.flatten(), output.flatten()
+            target, prediction = target.flatten(), output.flatten().float()
             self._keep(target=target, prediction=prediction, loss=(prediction - target) ** 2)
 
     def _keep(self, **columns: Tensor) -> None:
@@ -72,19 +72,16 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     """Evaluate the trainer's model, write the reports into `folder`, and return the metrics.
 
     Raises:
-        WriteError: the folder cannot be written.
+        WriteError: the disk is full or the folder cannot be written.
     """
     import pandas as pd
 
     tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
     metrics = trainer.evaluate()
     predictions = tracker.predictions()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(folder, error) from error
+    make_folder(folder)
     if tracker.kind == "classification":
-        labels = class_names(loader, predictions)
+        labels = seen_classes(loader, predictions)
         report_classes(predictions, labels, folder)
         show_worst(loader, predictions, labels, folder / "worst.png")
     elif tracker.kind == "regression":
@@ -96,11 +93,16 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     return metrics
 
 
-def class_names(loader: BaseDataLoader, predictions: Mapping[str, Tensor]) -> list[str]:
-    """Return the dataset's `classes`, or numbers where it has none or too few."""
-    highest = int(max(predictions["target"].max(), predictions["prediction"].max()))
+def class_names(loader: BaseDataLoader, count: int = 0) -> list[str]:
+    """Return the dataset's `classes`, or `count` numbers where it has none or fewer."""
     names = [str(name) for name in getattr(loader.dataset.dataset, "classes", [])]
-    return names if len(names) > highest else [str(number) for number in range(highest + 1)]
+    return names if len(names) >= count else [str(number) for number in range(count)]
+
+
+def seen_classes(loader: BaseDataLoader, predictions: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the classes, at least up to the highest that was seen."""
+    highest = max(predictions["target"].max(), predictions["prediction"].max())
+    return class_names(loader, int(highest) + 1)
 
 
 def report_classes(predictions: Mapping[str, Tensor], labels: Sequence[str], folder: Path) -> None:

@@ -18,6 +18,8 @@ from torch.utils.data import default_collate
 
 from base.config import Config
 from base.errors import UsageError
+from base.files import make_folder, write_atomic
+from trainer.evaluation import class_names
 from trainer.parts import build_model
 from trainer.run import folder_beside
 from trainer.trained import (
@@ -26,7 +28,6 @@ from trainer.trained import (
     example_batch,
     example_data,
     tensors_of,
-    write_result,
 )
 
 log = logging.getLogger("train")
@@ -55,9 +56,8 @@ def export_model(
     model, loader = evaluated_model(trainer), trainer.valid_data_loader
     several, single = (example_batch(loader, count)[0] for count in (EXAMPLES, 1))
     if kind == "safetensors":
-        names = [str(name) for name in getattr(loader.dataset.dataset, "classes", [])]
         shapes = [list(tensor.shape[1:]) for tensor in tensors_of(single)]
-        metadata = {"classes": json.dumps(names), "input_shapes": json.dumps(shapes)}
+        metadata = {"classes": json.dumps(class_names(loader)), "input_shapes": json.dumps(shapes)}
         content, run = as_weights(model, config, {"config": state["config"], **metadata})
         batches = [several, single]
     else:
@@ -66,7 +66,8 @@ def export_model(
             content, run, batches = convert(model, kind, several, single, varies=varies)
     greatest = max(difference(model, run, batch) for batch in batches)
     output = output or folder_beside(path, "export") / f"model{SUFFIXES[kind]}"
-    write_result(output, content)
+    make_folder(output.parent)
+    write_atomic(output, content)
     if len(batches) == 1:
         log.warning("%s takes one sample at a time: the model fixes the batch size", output)
     log.info("outputs differ from the model's by %.2g at most (allowed: %s)", greatest, ALLOWED)

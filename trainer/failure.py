@@ -17,6 +17,7 @@ from base.checkpoint import read_checkpoint, serialize
 from base.device import set_rng_state, to_device
 from base.errors import CheckpointError, DivergedError, OutOfMemoryError
 from base.files import write_atomic
+from logger import RunLogger
 
 FAILURE = "failure.pth"
 
@@ -87,6 +88,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     Raises:
         CheckpointError: the state belongs to another model.
     """
+    trainer.begin(RunLogger(None))  # callbacks may change the batch
     trainer.load_model(state)
     trainer.epoch, trainer.step, trainer.batch = state["epoch"], state["step"], state["batch"]
     for name, parameter in trainer.network.named_parameters():

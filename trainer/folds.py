@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base import BaseDataLoader, distributed
-from base.checkpoint import BEST, read_checkpoint
 from base.config import Config
 from base.config_check import load_config
 from base.config_rules import loader_parameters
@@ -84,7 +83,7 @@ def fold_id(name: str, fold: int, num_folds: int) -> str:
 
 def result_row(summary: Mapping[str, Any], run: RunDirectory) -> dict[str, float]:
     """Return the results of a run's best epoch, or of its last where no monitor says which."""
-    row = read_checkpoint(run.checkpoints / BEST)["row"] if summary["best"] else summary["last"]
+    row = summary["best"] or summary["last"]
     return {key: row[key] for key in row if key == "epoch" or key not in NOT_RESULTS}
 
 

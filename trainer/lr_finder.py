@@ -55,7 +55,7 @@ def find_lr(trainer: Trainer) -> float | None:
     smooth = smoothed(losses)
     suggestion = steepest(rates, smooth)
     name, tried = trainer.config.name, rates[: len(losses)]
-    path, title = Path(f"{name}-lr-finder.png"), f"{name}: loss, the learning rate rising by step"
+    path, title = Path(f"{name}-lr-finder.png"), f"{name}: smoothed loss at a rising learning rate"
     plot_rate_search(tried, smooth, path, title=title, suggestion=suggestion)
     log.info("%d steps, up to a learning rate of %.2g: %s", len(tried), tried[-1], path)
     if suggestion is None:
@@ -153,4 +153,7 @@ def _command(trainer: Trainer, rate: float) -> str:
         if "lr" in group.model_extra
     ]
     given = [argument for argument in sys.argv if argument != "--find-lr"]
+    if "--lr" in given:
+        place = given.index("--lr")
+        del given[place : place + 2]
     return shlex.join(["python", *given, "--lr", f"{rate:g}", *own])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from base import Callback
 from base.device import count_samples
 from base.errors import UsageError, did_you_mean
-from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_names
+from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 
 LOG = logging.getLogger("train")
@@ -74,7 +74,7 @@ class Predictions(Callback):
             watch = look(trainer, self.num_samples)
         columns, labels = watch.predictions(), []
         if watch.kind == "classification":
-            labels = class_names(trainer.valid_data_loader, columns)
+            labels = seen_classes(trainer.valid_data_loader, columns)
         seen = Seen(columns, labels, trainer.step, self.sample_rate)
         trainer.logger.to_tensorboard(lambda board: self._show(board.valid_events, seen))
 
@@ -95,8 +95,10 @@ class Watch(PredictionTracker):
     """Keeps the columns of predictions, and what else there is of each sample.
 
     `scores` (N, K) of classes, `features` (N, D), what came into the model's last layer, `sprites`
-    (N, C, 32, 32), small images, and the first `inputs`, at least 32 if there are so many.
+    (N, C, 32, 32), small images, and the first `inputs`, at least 32 if so many are of one shape.
     """
+
+    has_inputs = False  # all of them
 
     def update(self, output: Any, target: Any, count: int) -> None:
         super().update(output, target, count)
@@ -106,7 +108,10 @@ class Watch(PredictionTracker):
     def take(self, inputs: Any, features: Tensor | None) -> None:
         """Keep what came into the model, and into its last layer, with a batch."""
         if isinstance(inputs, Tensor):
-            if sum(map(len, self.columns.get("inputs", ()))) < NUM_SHOWN:
+            kept = self.columns.get("inputs", [])
+            self.has_inputs |= sum(map(len, kept)) >= NUM_SHOWN
+            self.has_inputs |= any(part.shape[1:] != inputs.shape[1:] for part in kept)
+            if not self.has_inputs:
                 self._keep(inputs=inputs.float())
             if is_shaped(inputs, (1, 3), None, None):
                 self._keep(sprites=F.interpolate(inputs.float(), SPRITE))
@@ -135,8 +140,8 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
     """
     last: list[Tensor] = []
 
-    def pass_by(layer: nn.Module, args: tuple) -> None:
-        features = args[0]
+    def pass_by(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        features = args[0] if args else kwargs["input"]
         if isinstance(layer, nn.Linear):
             features = features.movedim(-1, 1)
         last[:] = [features.flatten(2).mean(dim=2) if features.ndim > 2 else features]
@@ -145,7 +150,7 @@ def watched(model: nn.Module, watch: Watch) -> Iterator[None]:
         watch.take(args[0] if args else None, last[0] if last else None)
 
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    hooks = [layer.register_forward_pre_hook(pass_by) for layer in layers]
+    hooks = [layer.register_forward_pre_hook(pass_by, with_kwargs=True) for layer in layers]
     hooks.append(model.register_forward_hook(arrive))
     try:
         yield
@@ -193,8 +198,9 @@ def show_images(events: Any, seen: Seen) -> bool:
 
     if not (is_shaped(seen["inputs"], (1, 3), None, None) and "prediction" in seen.columns):
         return False
+    images = seen["inputs"][:NUM_SHOWN]
     titles = [true if true == taken else f"{taken}, true {true}" for true, taken in seen.pairs()]
-    sheet = draw_image_sheet(seen["inputs"][:NUM_SHOWN], titles, dpi=DPI)
+    sheet = draw_image_sheet(images, titles[: len(images)], dpi=DPI)
     events.add_picture("predictions/images", sheet, seen.step)
     return True
 
@@ -212,10 +218,10 @@ def show_table(events: Any, seen: Seen) -> bool:
 def show_pr_curves(events: Any, seen: Seen) -> bool:
     if not 0 < len(seen.labels) <= MAX_CURVES:
         return False
-    shares = seen["scores"].softmax(dim=1)
-    for number, label in enumerate(seen.labels):
+    shares = class_shares(seen["scores"]).T  # (K, N)
+    for number, (label, share) in enumerate(zip(seen.labels, shares, strict=False)):
         if (is_true := seen["target"] == number).any():
-            events.add_pr_curve(f"pr_curve/{label}", is_true, shares[:, number], seen.step)
+            events.add_pr_curve(f"pr_curve/{label}", is_true, share, seen.step)
     return True
 
 

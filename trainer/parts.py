@@ -17,7 +17,7 @@ from base.checkpoint import read_checkpoint
 from base.config import Config, ModelConfig, NodeConfig, ParamGroup
 from base.config_rules import PLATEAU
 from base.device import to_device
-from base.errors import CheckpointError, ConfigError, Mistake
+from base.errors import CheckpointError, ConfigError, Mistake, did_you_mean
 from base.registry import (
     CALLBACKS,
     INITS,
@@ -41,7 +41,7 @@ def build_part(
     """Build one node of the config, `runtime` being what the project passes to it.
 
     Raises:
-        ConfigError: a library's class refuses the args; the error says where they were read.
+        ConfigError: a class refuses the args; the error says where they were read.
     """
     try:
         return build(node.node(), registry, path=path, runtime=runtime)
@@ -259,5 +259,16 @@ def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 
 def build_callbacks(config: Config) -> list[Callback]:
-    """Return the callbacks in the order in which they act."""
-    return build_parts(config, "callbacks", config.callbacks, CALLBACKS)
+    """Return the callbacks in the order in which they act.
+
+    Raises:
+        ConfigError: one of them has a method that nothing calls, named much like a moment.
+    """
+    callbacks = build_parts(config, "callbacks", config.callbacks, CALLBACKS)
+    moments = [name for name in vars(Callback) if name.startswith("on_")]
+    for number, callback in enumerate(callbacks):
+        for name in dir(callback):
+            is_moment = name in moments or not name.startswith("on_")
+            if not is_moment and (near := did_you_mean(name, moments)):
+                raise config.mistake(f"callbacks.{number}", f"nothing calls its {name}(){near}")
+    return callbacks

@@ -8,23 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from base import BaseDataLoader
 from base.config import Config
 from base.device import select_device
 from base.errors import DataError, UsageError
+from base.files import make_folder, write_atomic
 from base.samples import Samples
-from trainer.evaluation import class_shares
+from trainer.evaluation import class_names, class_shares
 from trainer.run import folder_beside
-from trainer.trained import (
-    build_trained,
-    evaluated_model,
-    example_batch,
-    example_data,
-    write_result,
-)
+from trainer.trained import build_trained, evaluated_model, example_batch, example_data
 from trainer.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -65,14 +60,13 @@ def predict_files(
     )  # fmt: skip
     loader.prepare(transforms, in_memory=False, device=device, training=False)
     found = predictions(trainer, loader)
-    rows = sample_columns(source, samples)
+    rows = sample_columns(source, len(samples), is_named="path" in found)
     if taken := [name for name in found.columns if name in rows.columns]:
         raise DataError(f"{source}: has a column {taken[0]!r}, as predictions have; rename it")
-    if output is None:
-        output = (
-            folder_beside(path, "predictions") / f"{source.resolve().name.removesuffix('.csv')}.csv"
-        )
-    write_result(output, pd.concat([rows, found], axis=1).to_csv(index=False))
+    name = f"{source.resolve().name.removesuffix('.csv')}.csv"
+    output = output or folder_beside(path, "predictions") / name
+    make_folder(output.parent)
+    write_atomic(output, pd.concat([rows, found], axis=1).to_csv(index=False))
     log.info("%d predictions: %s", len(found), output)
     return output
 
@@ -84,30 +78,29 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
     model, known = evaluated_model(trainer), trainer.valid_data_loader
     _, target = example_batch(known, 1)
     has_classes = isinstance(target, Tensor) and target.ndim == 1 and target.dtype == torch.int64
-    names = [str(name) for name in getattr(_dataset(known), "classes", [])]
     tables = []
     with torch.no_grad():
         for batch in tqdm(loader, "predicting", leave=False, disable=None):
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise UsageError("--predict: for_prediction(path) must give (input, name) each")
             with trainer.autocast():
-                output = model(trainer.on_device(batch)[0])
+                output = model(trainer.on_device(batch[0]))
             if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
                 found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise UsageError(f"--predict takes a model of outputs (B,) or (B, K), not {found}")
-            is_scores = has_classes and output.ndim == 2 and output.shape[1] > 1
-            columns = class_columns(output, names) if is_scores else number_columns(output)
+            columns = number_columns(output)
+            if has_classes and output.ndim == 2 and output.shape[1] > 1:
+                columns = class_columns(output, class_names(known, output.shape[1]))
+            if isinstance(batch[1], (tuple, list)) and isinstance(batch[1][0], str):
+                columns = {"path": batch[1]} | columns
             tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
 def class_columns(output: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Return the likeliest class of each row of scores (B, K), and the probabilities.
-
-    Classes without a name of their own are called by their numbers.
-    """
+    """Return the likeliest class of each row of scores (B, K), and the probabilities."""
     shares = class_shares(output.float()).cpu()
     highest, numbers = shares.max(dim=1)
-    if len(names) < shares.shape[1]:
-        names = [str(number) for number in range(shares.shape[1])]
     columns = {"prediction": [names[number] for number in numbers], "probability": highest.numpy()}
     if shares.shape[1] <= MAX_CLASS_COLUMNS:
         pairs = zip(names, shares.numpy().T, strict=False)
@@ -123,18 +116,18 @@ def number_columns(output: Tensor) -> dict[str, Any]:
     return {f"prediction_{number}": values for number, values in enumerate(columns)}
 
 
-def sample_columns(source: Path, samples: Any) -> "pd.DataFrame":
-    """Return what stands before the predictions: a table's cells as written, paths, or numbers."""
+def sample_columns(source: Path, count: int, *, is_named: bool) -> "pd.DataFrame":
+    """Return what stands before predictions: a table's cells as written, else numbers, or names."""
     import pandas as pd
 
     table = None
     if source.suffix == ".csv":
         table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     elif source.suffix in (".parquet", ".pq"):
-        table = pd.read_parquet(source)
-    if table is not None and len(table) == len(samples):
+        table = pd.read_parquet(source).reset_index(drop=True)
+    if table is not None and len(table) == count:
         return table
-    return pd.DataFrame(getattr(samples, "rows", {"sample": range(len(samples))}))
+    return pd.DataFrame({} if is_named else {"sample": range(count)})
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -148,7 +141,7 @@ def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
     Raises:
         UsageError: the dataset has no such method, and its samples are no images.
     """
-    dataset, known = _dataset(loader), loader.dataset
+    known, dataset = loader.dataset, loader.dataset.dataset
     if hasattr(dataset, "for_prediction"):
         samples = dataset.for_prediction(source)
         return samples, [*known.sample_transforms, *known.batch_transforms]
@@ -156,15 +149,8 @@ def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
     return ImageFiles(source, dataset, known, example), known.batch_transforms
 
 
-def _dataset(loader: BaseDataLoader) -> Any:
-    dataset = loader.dataset.dataset
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
-
-
 class ImageFiles(Dataset):
-    """Images of a file or of a folder and those below it, as (input, number).
+    """Images of a file or of a folder and those below it, as (input, path).
 
     They are given as `dataset` gives its own: a PIL image of the same mode, or a tensor (C, H, W)
     of as many channels, 0 to 255 as uint8 and 0 to 1 as floats; then through the transforms of the
@@ -180,7 +166,6 @@ class ImageFiles(Dataset):
             self.paths = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
             if not self.paths:
                 raise DataError(f"{source}: no image below it, of {' '.join(IMG_EXTENSIONS)}")
-        self.rows = {"path": list(map(str, self.paths))}
         plain = copy.copy(dataset)
         own = getattr(dataset, "transform", None)
         for name in ("transform", "transforms"):
@@ -193,7 +178,7 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, str]:
         from PIL import Image
         from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -214,7 +199,7 @@ class ImageFiles(Dataset):
                 f"run's are {list(self.shape)}; bring the image to that size, or put a Resize into "
                 "test_dataset.transform or dataset.valid_transform"
             )
-        return image, index
+        return image, str(path)
 
 
 def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
@@ -236,6 +221,6 @@ def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
         raise UsageError(
             f"{name} gives no PIL images and no tensors (C, H, W) of bytes or of 0 to 1, so files "
             "cannot be read as it does it; write it a method for_prediction(path) that returns the "
-            "samples, (input, anything) each, that lie there"
+            "samples, (input, name) each, that lie there"
         )
     return MODES[image.shape[0]], image.dtype

@@ -14,7 +14,9 @@ from base.config_file import read_config
 from base.errors import CheckpointError, UsageError
 from base.files import write_atomic, write_error
 from logger import RunDirectory, RunLogger, setup_logging
+from logger.console import format_values
 from logger.run_directory import acquire_new
+from logger.run_logger import NOT_RESULTS
 from trainer.data import has_test_data
 from trainer.start import Start, place
 
@@ -114,7 +116,8 @@ def announce(
     end = "is finished" if finished_before else end
     log.info("%s %s after %d epochs", run.path, end, summary["epochs"])
     if best := summary["best"]:
-        scores = "  ".join(f"{k} {v:.4g}" for k, v in best.items() if k != "epoch")
+        results = {name: value for name, value in best.items() if name not in NOT_RESULTS}
+        scores = format_values(dict(sorted(results.items(), key=lambda kv: kv[0][:4] != "val_")))
         log.info("best: epoch %d, %s, in %s", best["epoch"], scores, run.checkpoints / BEST)
     if run.curves_file.exists():
         log.info("curves: %s", run.curves_file)
@@ -126,6 +129,11 @@ def announce(
 
 
 def folder_beside(checkpoint: Path, name: str) -> Path:
-    """Return a folder for what is made of a checkpoint: that of its run, or beside the file."""
-    parent = checkpoint.parent
-    return (parent.parent if parent.name == "checkpoints" else parent) / name
+    """Return a folder for what is made of a checkpoint: in its run, or else beside the file.
+
+    Its name is `name` for the best state, and tells of which any other is.
+    """
+    folder = checkpoint.parent
+    if folder.name == "checkpoints":
+        folder = folder.parent
+    return folder / (name if checkpoint.name == BEST else f"{name}-{checkpoint.stem}")

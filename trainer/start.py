@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from base import distributed
-from base.checkpoint import BEST, Checkpoints, checkpoint_name, config_of, place_of, read_checkpoint
+from base.checkpoint import (
+    AVERAGED,
+    BEST,
+    Checkpoints,
+    checkpoint_name,
+    config_of,
+    place_of,
+    read_checkpoint,
+)
 from base.config import Config, dump_yaml
 from base.config_check import check_tree, load_config
 from base.config_file import merge, parse_overrides, read_config
@@ -51,6 +59,7 @@ NOT_WITH = {  # what an option that asks for something else than training does w
     "--find-lr": ("-r", "--run-id"),
     "--overfit": ("-r", "--run-id"),
 }
+ALONE = ("--sweep", "--find-lr", "--overfit", "--check", "--replay")
 
 
 def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
@@ -59,14 +68,22 @@ def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str |
     Raises:
         UsageError: several were given, or one of `others` that it would ignore, or -c is missing.
     """
-    given = [option for option, value in modes.items() if value not in (None, False)]
+    given = [option for option, value in modes.items() if value is not None and value is not False]
     mode = given[0] if given else None
     given += [option for option in NOT_WITH.get(mode, ()) if others[option] is not None]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} do not go together")
     if mode in ("--folds", "--sweep") and others["-c"] is None:
         raise UsageError(f"{mode} goes with -c CONFIG")
+    if mode in ALONE:
+        check_alone(mode)
     return mode
+
+
+def check_alone(command: str) -> None:
+    """Raise a UsageError if torchrun started several processes of what is done by one."""
+    if distributed.world_size() > 1:
+        raise UsageError(f"{command} takes one process; start it with python, not with torchrun")
 
 
 def find_start(
@@ -121,9 +138,14 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
     Raises:
         CheckpointError: there is nothing to continue from, or nothing valid.
         ConfigError: an override changes what must not change.
-        UsageError: another process has the run.
+        UsageError: another process has the run, or the file is no state of its training.
     """
     run, is_file = find_run(path), path.is_file()
+    if is_file and path.name == AVERAGED:
+        raise UsageError(
+            f"{path}: holds averaged weights, not a state of training; start a new run from them "
+            f"with model.weights={path}"
+        )
     if not is_file:
         _acquire(run)
     path, state = _read_state(path, run)
@@ -145,7 +167,7 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     Raises:
         CheckpointError: there is none, or none is valid.
     """
-    run = find_run(path)
+    run = find_run(path, trained=True)
     if not path.is_file() and (run.checkpoints / BEST).exists():
         path = run.checkpoints / BEST
     path, state = _read_state(path, run)
@@ -162,19 +184,23 @@ def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, A
     return newest
 
 
-def find_run(path: Path) -> RunDirectory | None:
+def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
     """Return the run of a path to it, to a folder of runs, or to one of its checkpoints.
 
-    A checkpoint that lies elsewhere has none.
+    Of a folder of runs it is the newest, or with `trained` the newest that has a checkpoint. A
+    checkpoint that lies elsewhere has none.
 
     Raises:
         CheckpointError: there is nothing at that path.
+        UsageError: it is a config.
     """
     if path.is_file():
+        if path.suffix in (".yaml", ".yml", ".json"):
+            raise UsageError(f"{path}: expected a run or a checkpoint; a config goes with -c")
         run = RunDirectory(path.absolute().parent.parent)
         is_inside = path.absolute().parent == run.checkpoints
         return run if is_inside and run.config_file.is_file() else None
-    if run := newest_run(path):
+    if run := newest_run(path, trained=trained) or newest_run(path):
         return run
     raise CheckpointError(f"{path}: no run and no checkpoint there")
 
@@ -185,11 +211,14 @@ def find_config(path: Path) -> Path:
     Raises:
         UsageError: it is in neither place.
     """
-    for place in (path, Path("configs") / path):
-        if place.exists():
+    below = Path("configs") / path
+    for place in (path, below):
+        if place.is_file():
             return place
-    names = [file.name for file in Path("configs").glob("*")]
-    known = f"; configs/ has {', '.join(sorted(names))}" if names else ""
+    if (path / "config.yaml").is_file():
+        raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
+    names = [file.name for file in below.parent.glob("*") if file.is_file()]
+    known = f"; {below.parent}/ has {', '.join(sorted(names))}" if names else ""
     raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
 
 

@@ -45,8 +45,15 @@ class Statistics(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         if self.histograms and not trainer.config.logger.tensorboard:
             LOG.warning("Statistics: no histograms, since logger.tensorboard is false")
+        self.step_hook = None
         if distributed.is_main():
-            trainer.optimizer.register_step_pre_hook(lambda *_: self._before_step(trainer))
+            self.step_hook = trainer.optimizer.register_step_pre_hook(
+                lambda *_: self._before_step(trainer)
+            )
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self.step_hook is not None:
+            self.step_hook.remove()
 
     def on_batch(self, trainer: Trainer, batch: Any) -> Any:
         if trainer.batch + 1 == trainer.num_batches and self._shows_histograms(trainer):

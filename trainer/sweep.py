@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from base import distributed
 from base.errors import ConfigError, StoppedError, UsageError, WriteError
+from base.files import make_folder
 from base.stop_signal import EXIT_CODES, StopSignal
 from logger import RunDirectory, setup_logging
+from logger.console import format_values
 from logger.run_directory import acquire_new, check_run_id, new_run_id
 from trainer.start import find_config
 from trainer.sweep_config import Sweep, load_sweep
 from trainer.sweep_job import Job
-from trainer.sweep_results import announce, best_epoch, run_path, write_results
+from trainer.sweep_results import (
+    announce,
+    best_epoch,
+    run_path,
+    short_names,
+    write_results,
+)
 from trainer.sweep_study import import_optuna, next_trial, open_study
 
 if TYPE_CHECKING:
@@ -40,8 +47,6 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
         StoppedError: a signal came; what was running has saved and can be continued.
         WriteError: the disk is full or cannot be written.
     """
-    if distributed.world_size() > 1:
-        raise UsageError("--sweep starts processes itself; start it with python, not with torchrun")
     import_optuna()
     plan = load_sweep(find_config(sweep), find_config(config), overrides)
     first = plan.trial_config({})
@@ -62,7 +67,7 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
     finally:
         worker.release()
     shutil.rmtree(worker.path, ignore_errors=True)
-    announce(write_results(study, plan, folder), folder)
+    announce(write_results(study, plan, folder), plan, folder)
 
 
 class _Pool:
@@ -71,7 +76,7 @@ class _Pool:
     def __init__(self, sweep: Sweep, study: "Study", worker: RunDirectory, folder: Path) -> None:
         self.sweep, self.study, self.worker, self.folder = sweep, study, worker, folder
         self.jobs: dict[int, Job] = {}
-        (folder / "trials").mkdir(exist_ok=True)
+        make_folder(folder / "trials")
 
     def work(self, stop: StopSignal) -> None:
         """Run trials until there are no more, or until a signal comes, which is passed on."""
@@ -143,9 +148,7 @@ class _Pool:
         self.study.tell(trial, value, state=TrialState[state])
         table = write_results(self.study, self.sweep, self.folder)
         row = table[table["trial"] == trial.number].iloc[0]
-        settings = {key.rpartition(".")[2]: row[key] for key in self.sweep.parameters}
-        shown = [
-            f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in settings.items()
-        ]
-        result = row.error or f"{row.value:.4g} at epoch {row.epoch}"
-        log.info("%s %s  %s  %s", row.run, row.state, result, "  ".join(shown))
+        column = self.sweep.metric[4:]
+        result = row.error or f"{column} {row.value:.4g} at epoch {row.epoch}"
+        settings = {name: row[key] for key, name in short_names(self.sweep.parameters).items()}
+        log.info("%s %s  %s  %s", row.run, row.state, result, format_values(settings))

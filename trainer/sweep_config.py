@@ -70,11 +70,11 @@ class Parameter(Section):
         if self.values:
             trial.suggest_categorical(name, self.grid())
             return
-        kind, step = (trial.suggest_float, self.step)
-        if self.is_whole:
-            kind, step = (trial.suggest_int, self.step or 1)
         high = self.grid()[-1] if self.step else self.high
-        kind(name, self.low, high, step=step, log=self.log)
+        if self.is_whole:
+            trial.suggest_int(name, self.low, high, step=self.step or 1, log=self.log)
+        else:
+            trial.suggest_float(name, self.low, high, step=self.step, log=self.log)
 
     def read(self, suggested: Any) -> Any:
         """Return a suggested value as the config has it."""
@@ -132,8 +132,10 @@ class Sweep(Section):
         path = f"{mistake.path}."
         for name in (*self.parameters, METRIC) if mistake.where == COMMAND_LINE else ():
             if path.startswith(f"{name}.") or f"{name}.".startswith(path):
-                key = ("metric",) if name == METRIC else ("parameters", name)
-                return Mistake(where_is(self._tree, key), mistake.path, mistake.message)
+                if name == METRIC:
+                    return Mistake(where_is(self._tree, ["metric"]), "metric", mistake.message)
+                where = where_is(self._tree, ["parameters", name])
+                return Mistake(where, mistake.path, mistake.message)
         return mistake
 
 
@@ -167,7 +169,8 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
 
 def _find_mistakes(sweep: Sweep) -> Iterator[Finding]:
     if sweep.mode == "off" or not MONITOR.fullmatch(sweep.metric):
-        found = shown(sweep.metric) if sweep.metric else "none, in the config neither"
+        found = shown(sweep.metric) if sweep.metric else "none"
+        found += "" if "metric" in sweep.model_fields_set else ", trainer.monitor of the config"
         yield ("metric",), f"expected 'min COLUMN' or 'max COLUMN', found {found}"
     if not sweep.parameters:
         yield ("parameters",), "expected at least one"

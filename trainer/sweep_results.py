@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,20 +43,20 @@ def leaderboard(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
         if trial.params.keys() != sweep.parameters.keys():  # it never began
             continue
         epoch = best_epoch(trial.intermediate_values, sweep.mode)
-        rows.append({
-            "trial": trial.number,
-            "state": STATES[trial.state.name],
-            "value": trial.intermediate_values.get(epoch, math.nan),
-            "epoch": epoch,
-            **{key: sweep.parameters[key].read(trial.params[key]) for key in sweep.parameters},
-            "seconds": trial.user_attrs.get("seconds"),
-            "run": str(run_path(folder, trial.number)),
-            "error": trial.user_attrs.get("error", ""),
-        })  # fmt: skip
+        settings = [
+            parameter.read(trial.params[key]) for key, parameter in sweep.parameters.items()
+        ]
+        rows.append((
+            trial.number, STATES[trial.state.name],
+            trial.intermediate_values.get(epoch, math.nan), epoch, *settings,
+            trial.user_attrs.get("seconds"), str(run_path(folder, trial.number)),
+            trial.user_attrs.get("error", ""),
+        ))  # fmt: skip
     sign, states = 1 if sweep.mode == "min" else -1, [*STATES.values()]
-    rows.sort(key=lambda row: (states.index(row["state"]), sign * row["value"]))
-    table = pd.DataFrame(rows, index=range(1, len(rows) + 1)).rename_axis("rank")
-    return table.astype({"epoch": "Int64"}) if rows else table
+    rows.sort(key=lambda row: (states.index(row[1]), sign * row[2]))
+    columns = ["trial", "state", "value", "epoch", *sweep.parameters, "seconds", "run", "error"]
+    table = pd.DataFrame(rows, columns=columns, index=range(1, len(rows) + 1)).rename_axis("rank")
+    return table.astype({"epoch": "Int64"})
 
 
 def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
@@ -68,16 +68,13 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
     from logger.sweep_plots import plot_sweep
 
     table = leaderboard(study, sweep, folder)
-    if table.empty:
-        return table
     write_atomic(folder / "leaderboard.csv", table.to_csv())
     file = folder / "leaderboard.png"
     scales = {
         k: "text" if p.values else "log" if p.log else "linear" for k, p in sweep.parameters.items()
     }
     plot_sweep(table, scales, file, title=str(folder), metric=sweep.metric)
-    best = table.iloc[0]
-    if best.state == "done":
+    for best in table[table["state"] == "done"].head(1).itertuples():
         file = folder / "best.yaml"
         score = f"{sweep.metric}: {best.value:.6g} at epoch {best.epoch} of {best.run}"
         config = sweep.trial_config(study.get_trials(deepcopy=False)[best.trial].params)
@@ -85,14 +82,33 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
     return table
 
 
-def announce(table: "pd.DataFrame", folder: Path) -> None:
+def short_names(keys: Collection[str]) -> dict[str, str]:
+    """Return for each key of a config its shortest end that is no other's and begins with a word.
+
+    >>> short_names(["optimizer.args.lr", "model.args.0.args.1"])
+    {'optimizer.args.lr': 'lr', 'model.args.0.args.1': 'args.1'}
+    """
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        names[key] = next(
+            end
+            for end in ends
+            if end == key
+            or not (end[0].isdigit() or sum(f".{other}".endswith(f".{end}") for other in keys) > 1)
+        )
+    return names
+
+
+def announce(table: "pd.DataFrame", sweep: Sweep, folder: Path) -> None:
     """Say what a sweep has found, where it lies and what to do next."""
-    columns = table.columns.drop(["state", "run", "error"])
     done = table[table["state"] == "done"]
     if not done.empty:
-        best = done[columns].head(NUM_SHOWN).to_string(float_format="{:.4g}".format)
-        log.info("the best of %d trials:\n%s", len(table), best)
-    log.info("all of them: %s and .png", folder / "leaderboard.csv")
-    if not done.empty:
+        best = done.head(NUM_SHOWN).drop(columns=["state", "run", "error"])
+        best = best.rename(columns=short_names(sweep.parameters) | {"value": sweep.metric[4:]})
+        shown = best.to_string(float_format="{:.4g}".format, index_names=False)
+        log.info("the best of %d trials:\n%s", len(table), shown)
         log.info("next: python test.py -r %s", done.iloc[0].run)
         log.info("      python train.py -c %s", folder / "best.yaml")
+    log.info("all of them: %s and .png", folder / "leaderboard.csv")

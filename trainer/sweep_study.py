@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
 
 LOST_AFTER = timedelta(minutes=1)  # a trial unclaimed by then is of a process that was killed
 
@@ -40,7 +39,6 @@ def open_study(sweep: Sweep, name: str, folder: Path, config: Config) -> "Study"
             storage=_storage(sweep.storage or str(folder / "study.log")),
             study_name=name,
             direction="minimize" if sweep.metric.startswith("min ") else "maximize",
-            sampler=_sampler(sweep),
             pruner=_pruner(sweep, config.trainer.epochs),
             load_if_exists=True,
         )
@@ -77,13 +75,13 @@ def import_optuna() -> Any:
 
 def _storage(place: str) -> "BaseStorage":
     from optuna import storages
-    from optuna.storages import journal
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     if "://" in place:
         return storages.RDBStorage(place)
     Path(place).parent.mkdir(parents=True, exist_ok=True)
-    lock = journal.JournalFileOpenLock(place)  # sound on network disks, and on Windows
-    return storages.JournalStorage(journal.JournalFileBackend(place, lock_obj=lock))
+    lock = JournalFileOpenLock(place)  # sound on network disks, and on Windows
+    return storages.JournalStorage(JournalFileBackend(place, lock_obj=lock))
 
 
 def _pruner(sweep: Sweep, num_epochs: int) -> "BasePruner":
@@ -96,33 +94,15 @@ def _pruner(sweep: Sweep, num_epochs: int) -> "BasePruner":
     return pruners.NopPruner()
 
 
-def _sampler(sweep: Sweep) -> "BaseSampler":
+def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
+    """Return what draws the values of a trial, seeded by its number, whatever was drawn before."""
     from optuna import samplers
 
-    class ByNumber(samplers.BaseSampler):
-        """Draws with a seed of (seed, number of the trial), whatever was drawn before."""
-
-        def before_trial(self, study: "Study", trial: "FrozenTrial") -> None:
-            seed = mix(sweep.seed, trial.number) % 2**32
-            kind = samplers.TPESampler if sweep.search == "tpe" else samplers.RandomSampler
-            args = {"constant_liar": True} if sweep.search == "tpe" else {}
-            self.sampler = kind(seed=seed, **args)
-            self.sampler.before_trial(study, trial)
-
-        def infer_relative_search_space(self, *args: Any) -> dict[str, Any]:
-            return self.sampler.infer_relative_search_space(*args)
-
-        def sample_relative(self, *args: Any) -> dict[str, Any]:
-            return self.sampler.sample_relative(*args)
-
-        def sample_independent(
-            self, study: "Study", trial: "FrozenTrial", name: str, space: Any
-        ) -> Any:
-            if sweep.search == "grid" and trial.number < sweep.total:
-                return sweep.combination(trial.number)[name]
-            return self.sampler.sample_independent(study, trial, name, space)
-
-    return ByNumber()
+    seed = mix(sweep.seed, number) % 2**32
+    if sweep.search == "tpe":
+        return samplers.TPESampler(seed=seed, constant_liar=True)
+    values = sweep.combination(number) if sweep.search == "grid" else {}
+    return samplers.PartialFixedSampler(values, samplers.RandomSampler(seed=seed))
 
 
 # --- trials -------------------------------------------------------------------------------------
@@ -150,6 +130,7 @@ def next_trial(
             study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr("worker", worker.run_id)
+    study.sampler = _sampler(sweep, trial.number)
     for name, parameter in sweep.parameters.items():
         parameter.suggest(trial, name)
     return trial

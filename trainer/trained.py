@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from base import BaseDataLoader
 from base.config import Config
 from base.device import map_tensors, seed_everything, set_deterministic
 from base.errors import ConfigError, DataError, UsageError
-from base.files import write_atomic, write_error
 from base.registry import TRAINERS
 from base.samples import BatchIndices
 from trainer import parts
@@ -94,16 +92,3 @@ def tensors_of(nest: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     map_tensors(found.append, nest)
     return found
-
-
-def write_result(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all, into a folder that need not be there yet.
-
-    Raises:
-        WriteError: the disk is full or the place cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path.parent, error) from error
-    write_atomic(path, content)

@@ -332,6 +332,11 @@ class TestBuild:
             build({"type": "Sequential", "args": layers}, MODELS, path="model")
         assert str(caught.value).startswith("model.args.1: Dropout refuses its args: dropout prob")
 
+    def test_says_where_a_class_of_the_project_refuses_its_args(self):
+        node = {"type": "RandomShift", "args": {"pixels": -1}}
+        with pytest.raises(ConfigError, match=r"^x\.1: pixels is -1, expected 0 or more$"):
+            build(node, TRANSFORMS, path="x.1")
+
     def test_leaves_a_bug_of_the_users_class_its_traceback(self):
         def net():
             raise TypeError("a bug")

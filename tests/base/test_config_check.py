@@ -49,6 +49,7 @@ MISTAKES = [
     # keys
     ("seed: => sed:", "2:1: sed: unknown key (did you mean 'seed'?)"),
     ("seed: 1 => foo: 1", "2:1: foo: unknown key"),
+    ("seed: 1 => epochs: 1", "2:1: epochs: unknown key (did you mean 'trainer.epochs'?)"),
     ("  epochs: =>   epocs:", "22:3: trainer.epocs: unknown key (did you mean 'epochs'?)"),
     ("  epochs: 3 =>   epocs: null", "22:3: trainer.epocs: unknown key (did you mean 'epochs'?)"),
     ("AdamW => AdamW\n  lr: 0.1", "19:3: optimizer.lr: unknown key; arguments go into 'args'"),

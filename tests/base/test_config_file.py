@@ -527,9 +527,19 @@ class TestOverrides:
         ]
 
     def test_that_are_wrong_are_all_reported(self):
-        assignments = ["lr", "=1", "a..b=1", "a. b=1", "a.b=[1", "c={x: !t 1, x: 2}", "d=\udcff"]
+        assignments = [
+            "lr",
+            "a.yaml",
+            "=1",
+            "a..b=1",
+            "a. b=1",
+            "a.b=[1",
+            "c={x: !t 1, x: 2}",
+            "d=\udcff",
+        ]
         assert lines_of(parse_overrides, assignments) == [
             "command line: expected key.path=value, found 'lr'",
+            "command line: expected key.path=value, found 'a.yaml'; a config goes with -c",
             "command line: expected key.path=value, found '=1'",
             "command line: expected key.path=value, found 'a..b=1'",
             "command line: expected key.path=value, found 'a. b=1'",

@@ -72,6 +72,7 @@ def test_mistakes_are_lines_of_place_path_and_message_each_shown_once():
         ("adamw", ["Adam", "AdamW"], "AdamW"),
         ("learning_rate", ["betas", "lr"], "lr"),
         ("bs", ["batch_size", "shuffle"], "batch_size"),
+        ("SWA", ["SaveBest", "StochasticWeightAveraging"], "StochasticWeightAveraging"),
         ("classes", ["num_classes"], "num_classes"),
         ("xyz", ["epochs", "seed"], None),
         ("", ["a", "b_c"], None),

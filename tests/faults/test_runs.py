@@ -90,6 +90,7 @@ def result_of(run: Path) -> tuple:
     state.pop("config")
     for timing in ("seconds", "samples_per_second"):
         state["row"].pop(timing)
+        state["monitor"]["best_row"].pop(timing, None)
     rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
     return flat(state), [row[:2] + row[4:] for row in rows], scalars(run)
 

@@ -177,6 +177,16 @@ def test_the_newest_run_is_the_one_started_last(tmp_path):
     assert newest_run(tmp_path).run_id == "mine"
 
 
+def test_the_newest_trained_run_has_a_checkpoint(tmp_path):
+    make_run(tmp_path / "a", config_time=1e9)
+    make_run(tmp_path / "b", config_time=2e9)
+    assert newest_run(tmp_path, trained=True) is None
+    (tmp_path / "a" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "a" / "checkpoints" / "model_best.pth").touch()
+    assert newest_run(tmp_path, trained=True).run_id == "a"
+    assert newest_run(tmp_path).run_id == "b"
+
+
 def test_there_may_be_no_newest_run(tmp_path):
     assert newest_run(tmp_path) is None
     assert newest_run(tmp_path / "nowhere") is None

@@ -2,8 +2,10 @@
 
 import json
 import struct
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -175,6 +177,32 @@ def test_a_failure_is_said_once_and_stops_nothing(run, monkeypatch, capsys, brok
     said = capsys.readouterr().out
     assert said.count("Weights & Biases is off from here on: OSError: [Errno 28] No space") == 1
     assert run.metrics_file.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds it below Linux's /proc")
+def test_a_service_that_is_gone_shows_no_traceback_as_python_exits(tmp_path):
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+from logger import RunDirectory, RunLogger, setup_logging
+run = RunDirectory(Path({str(tmp_path / "run")!r}))
+run.path.mkdir()
+setup_logging(None)
+logger = RunLogger(run, tensorboard=False, wandb={CONFIG!r})
+children = Path("/proc/self/task").glob("*/children")
+for pid in " ".join(file.read_text() for file in children).split():
+    if "wandb" in Path(f"/proc/{{pid}}/cmdline").read_text():
+        os.kill(int(pid), signal.SIGKILL)
+        print("killed")
+logger.log_step({{"loss": 1.0}}, 1)
+logger.finish({{"best": {{}}}}, {CONFIG!r})
+logger.close()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert "killed" in ended.stdout
+    assert "Weights & Biases is off from here on" in ended.stdout
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_broken_installation_costs_one_warning(run, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from base.registry import MODELS
 from logger import RunLogger
 from trainer.averaging import StochasticWeightAveraging
 from trainer.parts import load_matching
+from trainer.start import start_from_checkpoint
 
 
 def read(run, name):
@@ -118,6 +119,8 @@ def test_the_average_is_saved_to_be_tested_and_to_start_from(averaging, start):
     model = MODELS.find("BlobNet")()
     load_matching(model, run / "checkpoints" / "model_swa.pth")
     assert torch.equal(model.conv.weight, state["model"]["conv.weight"])
+    with pytest.raises(UsageError, match=r"start a new run from them with model\.weights="):
+        start_from_checkpoint(run / "checkpoints" / "model_swa.pth", ["trainer.epochs=4"])
 
 
 @pytest.mark.parametrize("moment", [("step", 4), ("step", 8), ("step", 12), ("epoch", 2)])
@@ -154,6 +157,7 @@ def test_a_stop_while_the_average_is_evaluated_saves_it_nowhere(averaging, start
         ((1, 0.1), {"ema_decay": 0.9}, r"trainer\.ema_decay averages the weights already"),
         ((3, 0.1), {"epochs": 2}, "start is 3, but trainer.epochs is 2"),
         ((1, [0.1, 0.2]), {}, "lr has 2 rates for 1 parameter groups"),
+        ((1, []), {}, "lr has 0 rates for 1 parameter groups"),
     ],
 )
 def test_what_does_not_fit_the_run_is_told(make_trainer, points, fit, args, settings, words):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import DivergedError, StoppedError, UsageError
+from base.errors import ConfigError, DivergedError, StoppedError, UsageError, UserError
 from trainer.callbacks import SaveBest, Unfreeze
 
 
@@ -34,6 +34,14 @@ def test_parameters_are_frozen_until_their_epoch(thawing, start):
     torch.manual_seed(0)
     plain = start(thawing, "callbacks=[]", "trainer.epochs=1", "lr_scheduler=null", run_id="plain")
     assert torch.equal(first["conv.weight"], weights(plain, 1)["conv.weight"])
+
+
+def test_a_method_that_nothing_calls_is_told(tree, start, monkeypatch):
+    tree["callbacks"] = [{"type": "SaveBest", "args": {"monitor": "max seconds"}}]
+    monkeypatch.setattr(SaveBest, "on_epoch_ended", lambda self: None, raising=False)
+    message = r"callbacks.0: nothing calls its on_epoch_ended\(\) \(did you mean 'on_epoch_end'\?\)"
+    with pytest.raises(ConfigError, match=message):
+        start(tree)
 
 
 @pytest.mark.parametrize("moment", [("step", 3), ("step", 7)])
@@ -67,7 +75,7 @@ def test_thawing_wraps_the_model_anew_for_several_ranks(make_trainer, points, fi
 )
 def test_a_wrong_unfreeze_is_told(thawing, start, args, words):
     thawing["callbacks"][0]["args"] = args
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UserError, match=words):
         start(thawing)
 
 

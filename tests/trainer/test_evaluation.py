@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer import evaluation
-from trainer.evaluation import PredictionTracker, report_classes
+from trainer.evaluation import PredictionTracker, regression_scores, report_classes
 
 
 @pytest.fixture
@@ -41,3 +41,9 @@ def test_kept_predictions_stay_in_order_and_in_few_pieces():
         tracker._keep(prediction=torch.full((3,), number))
     assert len(tracker.columns["prediction"]) < 8
     assert tracker.predictions()["prediction"].tolist() == [n for n in range(100) for _ in "abc"]
+
+
+def test_numbers_of_half_precision_are_scored():
+    tracker = PredictionTracker({}, device=torch.device("cpu"))
+    tracker.update(torch.tensor([[1.0], [3.0]], dtype=torch.bfloat16), torch.ones(2, 1), 2)
+    assert regression_scores(tracker.predictions())["mae"] == 1

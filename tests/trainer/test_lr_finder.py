@@ -143,3 +143,15 @@ def test_no_run_is_continued_or_named_for_it(mode, other):
     others = {"-c": None, "-r": None, "--run-id": None, other: "saved"}
     with pytest.raises(UsageError, match=f"{mode} and {other} do not go together"):
         check_together({mode: 5}, others)
+
+
+@pytest.mark.parametrize("mode", ["--overfit", "--folds"])
+def test_a_number_of_0_is_not_taken_for_none(mode):
+    assert check_together({mode: 0}, {"-c": "x", "-r": None, "--run-id": None}) == mode
+
+
+@pytest.mark.parametrize("mode", ["--sweep", "--find-lr", "--overfit", "--check"])
+def test_what_takes_one_process_is_not_done_by_several(mode, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match=f"{mode} takes one process; start it with python"):
+        check_together({mode: 5}, {"-c": "x", "-r": None, "--run-id": None})

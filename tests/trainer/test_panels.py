@@ -15,6 +15,7 @@ from tensorboard.plugins.mesh.metadata import get_instance_name
 from tensorboard.plugins.mesh.plugin_data_pb2 import MeshPluginData
 from tensorboard.plugins.projector import ProjectorConfig
 from torch import nn
+from torch.utils.data import Dataset
 
 from base.errors import UsageError
 from logger import RunLogger
@@ -34,8 +35,18 @@ class Untouched(nn.Module):
 
     def forward(self, inputs):
         flat = inputs.flatten(1)
-        nothing = self.layer(flat[:, :1]) * 0
+        nothing = self.layer(input=flat[:, :1]) * 0
         return nothing + (flat if flat.shape[1] == 3 else flat.new_zeros(len(flat), 3))
+
+
+class Ragged(Dataset):
+    """Images of another height in each batch of two."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.rand(1, 3 + index // 2, 3), index % 3
 
 
 @pytest.fixture
@@ -247,3 +258,17 @@ def test_with_two_processes_one_shows_and_both_train_as_before(two_processes, st
     )
     assert event.step == 2
     assert EventAccumulator(f"{run}/tensorboard/valid").Reload().Images("predictions/images")
+
+
+def test_texts_of_different_lengths_are_shown_as_far_as_they_fit(show):
+    events = show(Ragged(), settings={"batch_size": 2})
+    [event] = events.Tensors("predictions/table/text_summary")
+    assert len(event.tensor_proto.string_val[0].splitlines()) == 2 + 6
+    assert events.Images("predictions/images")  # of the first batch
+
+
+def test_the_pr_curve_takes_probabilities_as_they_are(show):
+    events = show((SCORES.softmax(dim=1), TARGETS), panels=["pr_curves"])
+    [event] = events.Tensors("pr_curve/2")
+    true_positives = event.tensor_proto.float_val[:127]
+    assert true_positives[120] == 1  # its share is 0.96

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from string import ascii_letters
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from base.registry import DATASETS
 from base.samples import Samples
 from data_loader.datasets import Digits
 from trainer.evaluation import class_shares
-from trainer.predict import ImageFiles, class_columns, number_columns
+from trainer.predict import ImageFiles, class_columns, number_columns, sample_columns
 
 SHORT = ("trainer.epochs=1", "trainer.limit_batches=3", "name=short", "logger.tensorboard=false")
 PROJECT = Path(train_command.__file__).parent
@@ -208,6 +209,12 @@ def test_a_dataset_of_ones_own_reads_its_files(tree, start, tmp_path, monkeypatc
     found = predicted(path, tmp_path / "new.txt")
     assert [list(row) for row in found] == [["sample", "prediction"]] * 2
     assert [row["sample"] for row in found] == ["0", "1"]
+    named = [(torch.tensor([0.0]), "first"), (torch.tensor([1.0]), "second")]
+    monkeypatch.setattr(Lines, "for_prediction", lambda self, path: named)
+    assert [row["path"] for row in predicted(path, tmp_path / "new.txt")] == ["first", "second"]
+    monkeypatch.setattr(Lines, "for_prediction", lambda self, path: [torch.tensor([0.0])])
+    result = call("-r", path, "--predict", tmp_path / "new.txt")
+    assert "for_prediction(path) must give (input, name) each" in result.output
     monkeypatch.delattr(Lines, "for_prediction")
     result = call("-r", path, "--predict", tmp_path / "new.txt")
     assert result.exit_code == 2, result.output
@@ -249,8 +256,14 @@ def test_scores_log_probabilities_and_probabilities_give_the_same_shares():
 
 
 def test_many_classes_get_no_column_each():
-    assert list(class_columns(torch.rand(2, 21), [])) == ["prediction", "probability"]
-    assert len(class_columns(torch.rand(2, 20), [])) == 22
+    assert list(class_columns(torch.rand(2, 21), ascii_letters)) == ["prediction", "probability"]
+    assert len(class_columns(torch.rand(2, 20), ascii_letters)) == 22
+
+
+def test_a_table_keeps_its_rows_in_order_whatever_they_were_called(monkeypatch):
+    table = pd.DataFrame({"id": ["a", "b"]}, index=[7, 3])  # as a filtered one was written
+    monkeypatch.setattr(pd, "read_parquet", lambda path: table)
+    assert sample_columns(Path("x.parquet"), 2, is_named=False).index.tolist() == [0, 1]
 
 
 def test_numbers_get_a_column_for_each_output():

@@ -18,6 +18,7 @@ TIMING = ("seconds", "samples_per_second")
 def final_state(run: Path, epoch: int = 3) -> dict[str, Any]:
     state = torch.load(run / "checkpoints" / f"checkpoint-epoch{epoch}.pth", weights_only=True)
     state["row"] = without_timing(state["row"])
+    state["monitor"]["best_row"] = without_timing(state["monitor"]["best_row"])
     return {key: value for key, value in state.items() if key != "seconds"}
 
 
@@ -42,7 +43,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 def summary(run: Path) -> dict[str, Any]:
     read = json.loads((run / "summary.json").read_text())
-    return read | {"last": without_timing(read["last"])}
+    return read | {name: without_timing(read[name]) for name in ("best", "last")}
 
 
 def differences(one: Any, other: Any) -> list[str]:

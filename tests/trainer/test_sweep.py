@@ -19,6 +19,8 @@ import train
 from base.config_check import load_config
 from trainer.sweep_config import load_sweep
 from trainer.sweep_job import environment
+from trainer.sweep_results import short_names
+from trainer.sweep_study import open_study
 
 STAND_IN = """
 import fcntl, os, signal, sys, time, yaml
@@ -266,6 +268,15 @@ def test_two_commands_share_the_trials_of_a_sweep(files, search, start, folder, 
     assert {(folder / f"s-00{n}" / "starts").read_text().count("\n") for n in range(6)} == {1}
 
 
+def test_a_sweep_killed_before_its_first_trial_began_is_told_of_without_one(search, files, folder):
+    files({"seed": {"values": [2]}}, search="grid")
+    plan = load_sweep(Path("sweep.yaml"), Path("blobs.yaml"), [])
+    open_study(plan, "blobs/s", folder / "s-sweep", plan.trial_config({})).ask()
+    result = search({"seed": {"values": [2]}}, search="grid")
+    assert result.exit_code == 0, result.output
+    assert leaderboard(folder) == []
+
+
 def test_a_sweep_of_another_search_is_not_continued(search, folder):
     assert search({"seed": {"values": [2]}}, search="grid").exit_code == 0
     result = search({"seed": {"values": [3]}}, search="grid")
@@ -300,6 +311,13 @@ def test_the_best_config_runs_and_reaches_the_same(tmp_path, files, monkeypatch)
 # --- mistakes -------------------------------------------------------------------------------------
 
 
+def test_names_are_as_short_as_they_can_be_told_apart():
+    keys = ["optimizer.args.lr", "model.args.2.args.1", "model.args.4.args.1", "a.0.lr", "bs"]
+    assert list(short_names(keys).values()) == [
+        "args.lr", "args.2.args.1", "args.4.args.1", "a.0.lr", "bs",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -307,7 +325,7 @@ def test_the_best_config_runs_and_reaches_the_same(tmp_path, files, monkeypatch)
         ("num_trial: 3", "1:1: num_trial: unknown key (did you mean 'num_trials'?)"),
         ("parallel: 0", "1:1: parallel: expected at least 1, found 0"),
         ("search: tpe", "num_trials: missing, search: tpe needs it"),
-        ("metric: min val_los", "1:1: trainer.monitor: nothing logs a column 'val_los' (did you"),
+        ("metric: min val_los", "1:1: metric: nothing logs a column 'val_los' (did you"),
         ("metric: val_loss", "1:1: metric: expected 'min COLUMN' or 'max COLUMN', found 'val_loss"),
         ("num_trials: 3", "1:1: num_trials: a grid tries every combination once; remove it"),
         ("parameters: 3", "1:1: parameters: expected a mapping, found 3"),

@@ -16,6 +16,7 @@ from base import Callback
 from base.checkpoint import Checkpoints
 from base.errors import DivergedError, UsageError
 from logger import RunLogger
+from trainer.batches import input_and_target
 
 BATCH = 4
 
@@ -399,6 +400,11 @@ def test_a_loss_that_is_no_scalar_is_named(make_trainer, fit, points):
 
     with pytest.raises(UsageError, match=r"loss gives .*shape \(4,\), expected a scalar"):
         fit(make_trainer(network(), points, loss=loss))
+
+
+def test_targets_that_are_text_are_refused():
+    with pytest.raises(UsageError, match="the targets are text, such as 'cat'; let the dataset"):
+        input_and_target([torch.zeros(2, 5), ("cat", "dog")])
 
 
 def test_a_batch_that_is_no_pair_is_shown_with_the_way_out(make_trainer, fit, points):
