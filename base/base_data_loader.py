@@ -74,6 +74,11 @@ class BaseDataLoader(DataLoader):
     def num_samples(self) -> int:
         return len(self.dataset)
 
+    @property
+    def fitted(self) -> dict[str, Any]:
+        """What the dataset learned of the training samples, {} where it has no such attribute."""
+        return getattr(self.dataset.dataset, "fitted", {})
+
     def __iter__(self) -> Iterator[Any]:
         """Yield the batches that `batches` asked for, at first those of epoch 0.
 

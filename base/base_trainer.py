@@ -23,7 +23,7 @@ from base.errors import StoppedError
 from base.finite_guard import FiniteGuard, check_model_finite
 from base.metric_tracker import Metric, MetricTracker
 from base.monitor import Monitor
-from base.state import load_parts, state_of, versions
+from base.state import check_fitted, load_parts, state_of, versions
 from base.stop_signal import EXIT_CODES, StopSignal
 
 
@@ -213,6 +213,7 @@ class BaseTrainer(ABC):
             **{name: state_of(part) for name, part in parts.items()},
             "stateful": {name: state_of(getattr(self, name)) for name in self.stateful},
             "callbacks": [callback.state_dict() for callback in self.callbacks],
+            "data": self.data_loader.fitted,
             "epoch": self.epoch,
             "step": self.step,
             "batch": self.batch,
@@ -231,7 +232,9 @@ class BaseTrainer(ABC):
 
         Raises:
             CheckpointError: it belongs to other parts; the first differences are named.
+            DataError: it was trained on other data.
         """
+        check_fitted(self.data_loader, state.get("data"))
         state = copy.deepcopy(dict(state))  # some schedulers change what they are given
         self.load_model(state)
         load_parts(self._other_parts(), state)

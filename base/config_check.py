@@ -14,7 +14,7 @@ from base.base_trainer import BaseTrainer
 from base.build import check, split_node
 from base.config import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
 from base.config_file import Node, merge, parse_overrides, plain, read_config, where_is
-from base.config_rules import LOADER_RUNTIME, check_rules
+from base.config_rules import DATASETS, LOADER_RUNTIME, check_rules
 from base.errors import ConfigError, Mistake, did_you_mean, shown
 from base.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 from base.signature import Finding, KeyPath, Parameters
@@ -32,6 +32,7 @@ STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type
 # What the project itself passes to what is built there.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
+    **dict.fromkeys(DATASETS, ("fitted",)),
     "optimizer": {"params"},
     "lr_scheduler": {"optimizer", "T_max", "total_steps", "max_lr"},
     "trainer": {*inspect.signature(BaseTrainer).parameters},

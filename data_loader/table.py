@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class TableDataset(TensorDataset):
     With `task` "auto" text, true or false and whole numbers are classes, `classes` being the
     sorted values of the training's file; other numbers are for regression, and stay as they are.
 
+    `fitted` is what another learned of the training rows, whose file is then not read.
+
     In errors rows are numbered as a spreadsheet does it: the header of a CSV is row 1.
 
     Raises:
@@ -49,54 +51,71 @@ class TableDataset(TensorDataset):
         train_path: str | None = None,
         validation_split: float | str = 0.0,
         task: Literal["auto", "classification", "regression"] = "auto",
+        fitted: dict[str, Any] | None = None,
     ) -> None:
         if validation_split and train_path is None:
             raise UsageError("a table's own validation_split goes with a train_path")
         table = _read(Path(path))
-        train = table if train_path is None else _read(Path(train_path))
-        found = _column(train, target)
-        others = [name for name in train.columns if name != target]
-        self.features = others if features is None else features
-        if not self.features or target in self.features:
-            raise DataError(f"{path}: expected features beside the target, found {self.features}")
-        is_regression = task == "regression" or (task == "auto" and found.dtype.kind == "f")
-        values = [] if is_regression else sorted(found.dropna().unique().tolist())
-        self.classes = [str(value) for value in values]
-        if len(values) > MANY_CLASSES:
-            hint = "for a number set task: regression"
-            log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
+        self.path = train_path or path  # whose rows are learned of
+        self._is_training = fitted is None and train_path is None
+        if fitted is None:
+            train = table if train_path is None else _read(Path(train_path))
+            classes = _classes(train, target, task)
+            features = [c for c in train.columns if c != target] if features is None else features
+            if not features or target in features:
+                raise DataError(f"{path}: expected features beside the target, found {features}")
+            rows = _numbers(train, features)
+            if not self._is_training:
+                seed = torch.initial_seed() % 2**63
+                indices, _ = split(range(len(train)), validation_split, seed=seed)
+                rows = rows[indices.numpy()]
+            fitted = {"classes": classes, **_statistics(rows, features)}
+        self.fitted, self.features = fitted, [*fitted["mean"]]
+        if features not in (None, self.features):
+            raise DataError(f"{path}: expected the features {self.features}, found {features}")
+        self.classes = [str(value) for value in fitted["classes"]]
         self.targets = (
-            torch.from_numpy(_numbers(table, [target])).float()
-            if is_regression
-            else _class_numbers(table, target, values)
+            _class_numbers(table, target, fitted["classes"])
+            if self.classes
+            else torch.from_numpy(_numbers(table, [target])).float()
         )
-        self._is_training = train is table
         self._raw = _numbers(table, self.features)  # (N, F) float64
-        rows = self._raw
-        if train is not table:
-            seed = torch.initial_seed() % 2**63
-            indices, _ = split(range(len(train)), validation_split, seed=seed)
-            rows = _numbers(train, self.features)[indices.numpy()]
-        super().__init__(self._standardised(rows), self.targets)
+        super().__init__(self._scaled(self._raw), self.targets)
 
     def fit_to(self, indices: Tensor) -> None:
         """Take the training rows (M,) among these, as the loader chose them, for the statistics."""
         if self._is_training:
-            self.tensors = (self._standardised(self._raw[indices.numpy()]), self.targets)
+            self.fitted |= _statistics(self._raw[indices.numpy()], self.features)
+            self.tensors = (self._scaled(self._raw), self.targets)
 
     def for_prediction(self, path: Path) -> TensorDataset:
         """Return the rows of another file, scaled as these are; they need no target."""
         inputs = self._scaled(_numbers(_read(path), self.features))
         return TensorDataset(inputs, torch.arange(len(inputs)))
 
-    def _standardised(self, rows: np.ndarray) -> Tensor:
-        is_constant = rows.max(axis=0) == rows.min(axis=0)  # whose std need not be 0 exactly
-        self._scale = np.where(is_constant, np.inf, rows.std(axis=0))
-        self._mean = rows.mean(axis=0)
-        return self._scaled(self._raw)
-
     def _scaled(self, rows: np.ndarray) -> Tensor:
-        return torch.from_numpy((rows - self._mean) / self._scale).float()
+        mean, scale = ([*self.fitted[key].values()] for key in ("mean", "scale"))
+        return torch.from_numpy((rows - mean) / scale).float()
+
+
+def _classes(train: "pd.DataFrame", target: str, task: str) -> list[Any]:
+    """Return the sorted values of the target, none for regression."""
+    found = _column(train, target)
+    if task == "regression" or (task == "auto" and found.dtype.kind == "f"):
+        return []
+    values = sorted(found.dropna().unique().tolist())
+    if len(values) > MANY_CLASSES:
+        path, hint = train.attrs["path"], "for a number set task: regression"
+        log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
+    return values
+
+
+def _statistics(rows: np.ndarray, names: list[str]) -> dict[str, dict[str, float]]:
+    """Return the mean and the deviation of each column, infinite where it is constant."""
+    is_constant = rows.max(axis=0) == rows.min(axis=0)  # whose std need not be 0 exactly
+    scale = np.where(is_constant, np.inf, rows.std(axis=0))
+    found = {"mean": rows.mean(axis=0), "scale": scale}
+    return {key: dict(zip(names, found[key].tolist(), strict=True)) for key in found}
 
 
 def _read(path: Path) -> "pd.DataFrame":
@@ -107,8 +126,9 @@ def _read(path: Path) -> "pd.DataFrame":
     try:
         table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, low_memory=False)
     except FileNotFoundError:
-        hint = "the example data is written by: python make_data.py table"
-        raise DataError(f"{path}: no such file; {hint}") from None
+        is_example = path.parent == Path("data/table")
+        hint = "; the example data is written by: python make_data.py table" if is_example else ""
+        raise DataError(f"{path}: no such file{hint}") from None
     except (OSError, ValueError, ImportError) as error:
         cause = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read: {cause}") from error

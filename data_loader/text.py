@@ -26,7 +26,8 @@ class TextDataset(Dataset):
     Words, in small letters, and labels are numbered by the CSV file `vocabulary`, for validation
     and test that of the training data; left out, it is `path` itself. Known words are the most
     frequent that occur `min_count` times or more; the others share an id, so all ids are below
-    `num_words`, the size of the model's embedding.
+    `num_words`, the size of the model's embedding. `fitted` is what was learned of the training
+    data, as a checkpoint holds it; it takes the place of `vocabulary`.
 
     Raises:
         DataError: a file or column is missing or cannot be read, or a row has no word or an
@@ -44,14 +45,17 @@ class TextDataset(Dataset):
         label: str = "label",
         num_words: int = 10_000,
         min_count: int = 2,
+        fitted: dict[str, Any] | None = None,
     ) -> None:
         rows = _rows(path, text, label)
-        known = rows if vocabulary is None else _rows(vocabulary, text, label)
-        self.column = text
-        self.classes = sorted({label for _, _, label in known})
-        counts = Counter(word for _, words, _ in known for word in words)
-        kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
-        self.ids = {word: number for number, word in enumerate(kept, start=2)}
+        self.column, self.path = text, vocabulary or path  # whose words are learned
+        if fitted is None:
+            known = rows if vocabulary is None else _rows(vocabulary, text, label)
+            counts = Counter(word for _, words, _ in known for word in words)
+            kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
+            ids = {word: number for number, word in enumerate(kept, start=2)}
+            fitted = {"classes": sorted({label for _, _, label in known}), "ids": ids}
+        self.fitted, self.classes, self.ids = fitted, fitted["classes"], fitted["ids"]
         classes = {name: number for number, name in enumerate(self.classes)}
         for place, _, label in rows:
             if label not in classes:
@@ -95,8 +99,9 @@ def _rows(
         data = Path(path).read_bytes()
         content = data.decode("utf-8-sig")
     except FileNotFoundError:
-        hint = "the example data is written by: python make_data.py text"
-        raise DataError(f"{path}: no such file; {hint}") from None
+        is_example = Path(path).parent == Path("data/text")
+        hint = "; the example data is written by: python make_data.py text" if is_example else ""
+        raise DataError(f"{path}: no such file{hint}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """From the data sections of a config to prepared loaders of training, validation and test data."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
@@ -18,6 +18,8 @@ from trainer.parts import build_part, build_parts
 
 log = logging.getLogger("train")
 
+Fitted = Mapping[str, Any] | None  # what a dataset learned of the training samples
+
 # Where the transforms of each kind of data stand, the first there counting: the training's
 # augmentation reaches validation and test only where nothing else is said.
 TRAIN_TRANSFORM = ("dataset.transform",)
@@ -27,19 +29,21 @@ WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, 
 
 
 def build_data(
-    config: Config, device: torch.device
+    config: Config, device: torch.device, fitted: Fitted = None
 ) -> tuple[BaseDataLoader, BaseDataLoader | None]:
     """Return the loaders of training and validation data, the second None if there is none.
+
+    Without `fitted` the dataset learns it here, and passes it on to `valid_dataset`.
 
     Raises:
         DataError: the data is missing, damaged, or does not fit the split.
     """
     with _data_errors(), _main_process_first():
-        loader = build_loader(config, "dataset")
+        loader = build_loader(config, "dataset", fitted)
         if config.valid_dataset is None:
             valid_loader = loader.split_validation()
         else:
-            valid_loader = build_loader(config, "valid_dataset", **WHOLE_IN_ORDER)
+            valid_loader = build_loader(config, "valid_dataset", loader.fitted, **WHOLE_IN_ORDER)
         _prepare(loader, config, device, TRAIN_TRANSFORM, "training")
         if valid_loader is not None:
             _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation")
@@ -52,7 +56,7 @@ def has_test_data(config: Config) -> bool:
     return config.test_dataset is not None or "training" in loader_parameters(config).by_name
 
 
-def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
+def build_test_data(config: Config, device: torch.device, fitted: Fitted = None) -> BaseDataLoader:
     """Return the loader of test data: `test_dataset`, or the loader built with training=False.
 
     Raises:
@@ -67,13 +71,17 @@ def build_test_data(config: Config, device: torch.device) -> BaseDataLoader:
         )
     changes = {} if config.test_dataset else {"training": False}
     with _data_errors(), _main_process_first():
-        loader = build_loader(config, "test_dataset", **WHOLE_IN_ORDER, **changes)
+        loader = build_loader(config, "test_dataset", fitted, **WHOLE_IN_ORDER, **changes)
         _prepare(loader, config, device, TEST_TRANSFORM, "test")
     return loader
 
 
-def build_loader(config: Config, section: str, **changes: Any) -> BaseDataLoader:
+def build_loader(
+    config: Config, section: str, fitted: Fitted = None, **changes: Any
+) -> BaseDataLoader:
     """Build the configured loader over a section's dataset, with some of its args changed.
+
+    A dataset of the training's class is given `fitted` if it takes that.
 
     Raises:
         DataError: the data is missing or damaged.
@@ -83,7 +91,9 @@ def build_loader(config: Config, section: str, **changes: Any) -> BaseDataLoader
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
     with _data_errors():
         if (dataset := getattr(config, section)) is not None:
-            runtime["dataset"] = build_part(config, section, dataset, DATASETS)
+            is_alike = dataset.type == getattr(config.dataset, "type", None)
+            learned = {"fitted": fitted} if fitted and is_alike else {}
+            runtime["dataset"] = build_part(config, section, dataset, DATASETS, **learned)
         return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 

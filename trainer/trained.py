@@ -15,7 +15,7 @@ from base.errors import ConfigError, DataError, UsageError
 from base.registry import TRAINERS
 from base.samples import BatchIndices
 from trainer import parts
-from trainer.data import TEST_TRANSFORM, build_data, build_test_data, build_transforms
+from trainer.data import TEST_TRANSFORM, Fitted, build_data, build_test_data, build_transforms
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -26,7 +26,7 @@ def build_trained(
     state: Mapping[str, Any],
     device: torch.device,
     *,
-    build_loader: Callable[[Config, torch.device], BaseDataLoader] = build_test_data,
+    build_loader: Callable[[Config, torch.device, Fitted], BaseDataLoader] = build_test_data,
 ) -> Trainer:
     """Return the trainer that a checkpoint was made by, to evaluate on the data of a loader.
 
@@ -36,7 +36,7 @@ def build_trained(
     """
     set_deterministic(config.trainer.deterministic)
     seed_everything(config.seed)
-    loader = build_loader(config, device)
+    loader = build_loader(config, device, state.get("data"))
     model = parts.build_model(config, device, load_weights=False)
     loss = parts.build_loss(config, device)
     trainer = parts.build_part(
@@ -54,7 +54,7 @@ def evaluated_model(trainer: Trainer) -> nn.Module:
     return (trainer.ema.module if trainer.ema else trainer.network).eval()
 
 
-def example_data(config: Config, device: torch.device) -> BaseDataLoader:
+def example_data(config: Config, device: torch.device, fitted: Fitted = None) -> BaseDataLoader:
     """Return the test data, else validation data, else training data, as test.py would read them.
 
     Raises:
@@ -62,10 +62,10 @@ def example_data(config: Config, device: torch.device) -> BaseDataLoader:
     """
     config.data_loader.in_memory = False  # a few samples of them are read
     try:
-        return build_test_data(config, device)
+        return build_test_data(config, device, fitted)
     except (ConfigError, DataError) as error:
         log.info("no test data, so others are looked at (%s)", error)
-    loader, valid_loader = build_data(config, device)
+    loader, valid_loader = build_data(config, device, fitted)
     loader = valid_loader or loader
     loader.dataset.set_transforms(build_transforms(config, TEST_TRANSFORM))
     return loader

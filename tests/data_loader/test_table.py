@@ -94,6 +94,23 @@ def test_classes_are_those_of_the_training_file(trees, write):
     assert (test.targets.tolist(), test.classes) == ([1], ["ash", "oak"])
 
 
+def test_what_was_learned_takes_the_place_of_the_training_file(trees, write):
+    table = TableDataset(trees, "kind", ["height"])
+    BaseDataLoader(table, 8, validation_split=0.5)
+    path = write("other,height,kind", "9,8,oak", "9,1,oak", name="test.csv")
+    test = TableDataset(path, "kind", train_path="gone.csv", fitted=table.fitted)
+    assert (test.features, test.targets.tolist(), test.classes) == (
+        ["height"],
+        [1, 1],
+        ["ash", "oak"],
+    )
+    assert test.tensors[0].tolist() == table.tensors[0][[2, 1]].tolist()
+    BaseDataLoader(TableDataset(path, "kind", fitted=table.fitted), 1)  # it stays what it is
+    assert test.fitted == table.fitted
+    with pytest.raises(DataError, match=r"expected the features \['height'\], found \['other'\]"):
+        TableDataset(path, "kind", ["other"], fitted=table.fitted)
+
+
 def test_a_split_without_another_file_is_refused(trees):
     with pytest.raises(UsageError, match="validation_split goes with a train_path"):
         TableDataset(trees, "kind", validation_split=0.2)
@@ -161,9 +178,12 @@ def test_a_class_that_training_has_not_is_named_with_its_row(trees, write):
         TableDataset(path, "kind", train_path=trees)
 
 
-def test_a_missing_file_says_how_the_example_is_written(tmp_path):
-    with pytest.raises(DataError, match=r"no such file; .*: python make_data.py table"):
-        TableDataset(str(tmp_path / "none.csv"), "y")
+def test_a_missing_file_of_the_example_alone_says_how_that_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"train.csv: no such file; .*: python make_data.py table"):
+        TableDataset("data/table/train.csv", "y")
+    with pytest.raises(DataError, match=r"none.csv: no such file$"):
+        TableDataset("data/none.csv", "y")
 
 
 def test_parquet_is_read_where_pyarrow_is_and_else_named(tmp_path):

@@ -61,6 +61,8 @@ def test_test_data_has_the_words_and_classes_of_training(write):
     test = TextDataset(path, vocabulary=write(TRAIN))
     assert [tokens.tolist() for tokens, _ in test] == [[1, 4, 4, 4]]
     assert (test.targets, test.classes) == ([1], ["bad", "good"])
+    again = TextDataset(path, vocabulary="gone.csv", fitted=test.fitted)
+    assert (again[0][0].tolist(), again.classes) == ([1, 4, 4, 4], ["bad", "good"])
 
 
 def test_columns_go_by_name_and_words_are_of_any_language(write):
@@ -93,9 +95,12 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(write, content, words):
     assert str(caught.value).startswith(path + words)
 
 
-def test_a_file_that_is_not_there_or_no_file_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"none\.csv: no such file; .* python make_data.py text"):
-        TextDataset(str(tmp_path / "none.csv"))
+def test_a_file_that_is_not_there_or_no_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"train\.csv: no such file; .* python make_data.py text"):
+        TextDataset("data/text/train.csv")
+    with pytest.raises(DataError, match=r"none\.csv: no such file$"):
+        TextDataset("data/none.csv")
     with pytest.raises(DataError, match=f"{tmp_path}: cannot be read: Is a directory"):
         TextDataset(str(tmp_path))
 
