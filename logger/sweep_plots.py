@@ -39,13 +39,14 @@ def plot_sweep(
         if name == "trial":
             best = done["value"].agg("cummin" if mode == "min" else "cummax")
             axes.plot(done["trial"], best, color=VALID, drawstyle="steps-post", label="best so far")
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel(name, color=INK, fontsize=9)
         axes.set_ylabel(column if position % num_columns == 1 else "", color=INK, fontsize=9)
         axes.grid(color=FAINT, linewidth=0.7)
         lighten(axes)
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
+    shown = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*shown, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     save_figure(figure, path)
 
 
@@ -67,8 +68,10 @@ def _draw_trials(axes: "Axes", seen: "pd.DataFrame", name: str, scale: str) -> N
     if len(values) and 0 < 50 * values.min() < values.max():
         axes.set_yscale("log")
     style = {"s": 22, "edgecolors": TRAIN, "zorder": 3}
-    axes.scatter(places[is_done], values[is_done], color=TRAIN, **style)
-    axes.scatter(places[~is_done], values[~is_done], facecolors="white", **style)
+    axes.scatter(places[is_done], values[is_done], color=TRAIN, label="done", **style)
+    if not is_done.all():
+        style |= {"facecolors": "white", "label": "stopped or failed"}
+        axes.scatter(places[~is_done], values[~is_done], **style)
 
 
 def _rank(text: str) -> tuple[bool, float, str]:

@@ -14,7 +14,7 @@ def axes(monkeypatch, tmp_path):
 
     def draw(values, scale):
         figures = []
-        monkeypatch.setattr(sweep_plots, "_save", lambda figure, path: figures.append(figure))
+        monkeypatch.setattr(sweep_plots, "save_figure", lambda figure, path: figures.append(figure))
         rows = {"trial": range(len(values)), "state": "done", "value": 1.0, "lr": values}
         title = {"title": "digits", "metric": "min val_loss"}
         sweep_plots.plot_sweep(pd.DataFrame(rows), {"lr": scale}, tmp_path / "x.png", **title)
