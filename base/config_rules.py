@@ -121,22 +121,17 @@ def _may_draw(node: Mapping[str, Any]) -> Iterator[str]:
         yield from _may_draw(child)
 
 
-@rule("data_loader", *DATASETS)
+@rule(*DATASETS)
 def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[Finding]:
-    """A dataset names in `learns_from` the argument that tells it the file to be scaled by."""
-    loader = loader_parameters(config)
-    held_back = loader.named(config.data_loader.args).get("validation_split")
+    """A dataset that takes `fitted` gets there what one of its type learned in training."""
+    training = config.dataset.type if config.dataset else None
     for key in ("valid_dataset", "test_dataset"):
         section = getattr(config, key)
-        if section is None or not isinstance(section.args, dict):
+        if section is None or section.type == training:
             continue
-        argument = getattr(DATASET_CLASSES.find(section.type), "learns_from", None)
-        if argument is not None and argument not in section.args:
-            yield (key, "args"), f"needs {argument!r}: the training's file, to be read as it is"
-        own = section.args.get("validation_split", held_back)
-        if argument is not None and own != held_back and key == "test_dataset":
-            message = f"expected {held_back!r} as data_loader.args has it, found {own!r}"
-            yield (key, "args", "validation_split"), message
+        if "fitted" in Parameters(DATASET_CLASSES.find(section.type), DATASET_CLASSES).by_name:
+            message = f"needs what a dataset of its type learned, found dataset: {shown(training)}"
+            yield (key, "type"), message
 
 
 @rule(*DATASETS)

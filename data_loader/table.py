@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from base.errors import DataError, UsageError, did_you_mean
-from base.split import split
+from base.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,51 +24,37 @@ class TableDataset(TensorDataset):
 
     Inputs are the columns `features`, by default all but `target`, each of mean 0 and deviation 1
     over the training rows; one that is constant there is 0. The training rows are those that the
-    loader does not hold back. Data for testing names the training's file as `train_path`, and as
-    `validation_split` what the loader holds back of that, so that the run's seed finds the same.
+    loader does not hold back.
 
     With `task` "auto" text, true or false and whole numbers are classes, `classes` being the
     sorted values of the training's file; other numbers are for regression, and stay as they are.
 
-    `fitted` is what another learned of the training rows, whose file is then not read.
+    Without `fitted` this is learned here, as of training data; other data is given the training's.
 
     In errors rows are numbered as a spreadsheet does it: the header of a CSV is row 1.
 
     Raises:
         DataError: a file cannot be read, has no such column, or a value is missing or of no use.
-        UsageError: there is a `validation_split` and no `train_path`.
     """
 
     deterministic = True
-    learns_from = "train_path"  # validation and test data must name the training's file
 
     def __init__(
         self,
         path: str,
         target: str,
         features: list[str] | None = None,
-        train_path: str | None = None,
-        validation_split: float | str = 0.0,
         task: Literal["auto", "classification", "regression"] = "auto",
         fitted: dict[str, Any] | None = None,
     ) -> None:
-        if validation_split and train_path is None:
-            raise UsageError("a table's own validation_split goes with a train_path")
         table = _read(Path(path))
-        self.path = train_path or path  # whose rows are learned of
-        self._is_training = fitted is None and train_path is None
+        self.path, self._is_training = path, fitted is None
         if fitted is None:
-            train = table if train_path is None else _read(Path(train_path))
-            classes = _classes(train, target, task)
-            features = [c for c in train.columns if c != target] if features is None else features
+            classes = _classes(table, target, task)
+            features = [c for c in table.columns if c != target] if features is None else features
             if not features or target in features:
                 raise DataError(f"{path}: expected features beside the target, found {features}")
-            rows = _numbers(train, features)
-            if not self._is_training:
-                seed = torch.initial_seed() % 2**63
-                indices, _ = split(range(len(train)), validation_split, seed=seed)
-                rows = rows[indices.numpy()]
-            fitted = {"classes": classes, **_statistics(rows, features)}
+            fitted = {"classes": classes, **_statistics(_numbers(table, features), features)}
         self.fitted, self.features = fitted, [*fitted["mean"]]
         if features not in (None, self.features):
             raise DataError(f"{path}: expected the features {self.features}, found {features}")
@@ -98,14 +83,14 @@ class TableDataset(TensorDataset):
         return torch.from_numpy((rows - mean) / scale).float()
 
 
-def _classes(train: "pd.DataFrame", target: str, task: str) -> list[Any]:
+def _classes(table: "pd.DataFrame", target: str, task: str) -> list[Any]:
     """Return the sorted values of the target, none for regression."""
-    found = _column(train, target)
+    found = _column(table, target)
     if task == "regression" or (task == "auto" and found.dtype.kind == "f"):
         return []
     values = sorted(found.dropna().unique().tolist())
     if len(values) > MANY_CLASSES:
-        path, hint = train.attrs["path"], "for a number set task: regression"
+        path, hint = table.attrs["path"], "for a number set task: regression"
         log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
     return values
 

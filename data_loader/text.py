@@ -23,11 +23,10 @@ WORD = re.compile(r"\w+(?:'\w+)*")
 class TextDataset(Dataset):
     """Sentences of a CSV file with columns `text` and `label`: ids of words (L,) int64, and an int.
 
-    Words, in small letters, and labels are numbered by the CSV file `vocabulary`, for validation
-    and test that of the training data; left out, it is `path` itself. Known words are the most
-    frequent that occur `min_count` times or more; the others share an id, so all ids are below
-    `num_words`, the size of the model's embedding. `fitted` is what was learned of the training
-    data, as a checkpoint holds it; it takes the place of `vocabulary`.
+    Words, in small letters, and labels are numbered. Known words are the most frequent that occur
+    `min_count` times or more; the others share an id, so all ids are below `num_words`, the size
+    of the model's embedding. Without `fitted` this is learned here, as of training data; other data
+    is given the training's.
 
     Raises:
         DataError: a file or column is missing or cannot be read, or a row has no word or an
@@ -35,12 +34,10 @@ class TextDataset(Dataset):
     """
 
     deterministic = True
-    learns_from = "vocabulary"  # validation and test data must name the training's file
 
     def __init__(
         self,
         path: str,
-        vocabulary: str | None = None,
         text: str = "text",
         label: str = "label",
         num_words: int = 10_000,
@@ -48,13 +45,12 @@ class TextDataset(Dataset):
         fitted: dict[str, Any] | None = None,
     ) -> None:
         rows = _rows(path, text, label)
-        self.column, self.path = text, vocabulary or path  # whose words are learned
+        self.column, self.path = text, path
         if fitted is None:
-            known = rows if vocabulary is None else _rows(vocabulary, text, label)
-            counts = Counter(word for _, words, _ in known for word in words)
+            counts = Counter(word for _, words, _ in rows for word in words)
             kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
             ids = {word: number for number, word in enumerate(kept, start=2)}
-            fitted = {"classes": sorted({label for _, _, label in known}), "ids": ids}
+            fitted = {"classes": sorted({label for _, _, label in rows}), "ids": ids}
         self.fitted, self.classes, self.ids = fitted, fitted["classes"], fitted["ids"]
         classes = {name: number for number, name in enumerate(self.classes)}
         for place, _, label in rows:

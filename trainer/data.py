@@ -84,6 +84,7 @@ def build_loader(
     A dataset of the training's class is given `fitted` if it takes that.
 
     Raises:
+        ConfigError: data that is not for training would learn of itself.
         DataError: the data is missing or damaged.
     """
     runtime, node, loader = {}, config.data_loader, loader_parameters(config)
@@ -93,7 +94,11 @@ def build_loader(
         if (dataset := getattr(config, section)) is not None:
             is_alike = dataset.type == getattr(config.dataset, "type", None)
             learned = {"fitted": fitted} if fitted and is_alike else {}
-            runtime["dataset"] = build_part(config, section, dataset, DATASETS, **learned)
+            built = build_part(config, section, dataset, DATASETS, **learned)
+            if section != "dataset" and not learned and getattr(built, "fitted", None):
+                message = "nothing says what was learned of the training data; train a new run"
+                raise config.mistake(section, message)
+            runtime["dataset"] = built
         return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
 
 

@@ -37,13 +37,13 @@ def train_folds(
     if num_folds < 2:
         raise UsageError(f"--folds is {num_folds}, expected 2 or more")
     config = load_config(find_config(path), overrides)
-    keys = split_keys(config)
+    key = split_key(config)
     name = run_id or new_run_id()
     check_run_id(fold_id(name, num_folds, num_folds))
     print(f"{num_folds} folds; to continue after a stop: the same with --run-id {name}")
     rows = []
     for fold in range(1, num_folds + 1):
-        changes = [*overrides, *(f"{key}={fold}/{num_folds}" for key in keys)]
+        changes = [*overrides, f"{key}={fold}/{num_folds}"]
         of_fold, start = start_from_config(path, changes, fold_id(name, fold, num_folds))
         rows.append(result_row(train(of_fold, start), start.run))
         start.run.release()
@@ -53,8 +53,8 @@ def train_folds(
     print(table.to_string(float_format="{:.4g}".format), file, sep="\n")
 
 
-def split_keys(config: Config) -> list[str]:
-    """Return the keys of the config that say which fold is held back, the loader's first.
+def split_key(config: Config) -> str:
+    """Return the key of the config that says which fold is held back.
 
     Raises:
         UsageError: its validation data is not split off by the loader's `validation_split`.
@@ -70,10 +70,7 @@ def split_keys(config: Config) -> list[str]:
     if found:
         raise UsageError(f"--folds needs validation data by a validation_split, but {found}")
     places = {loader.argument_name(key): key for key, _ in items(section.args)}
-    keys = [f"data_loader.args.{places.get('validation_split', 'validation_split')}"]
-    if config.test_dataset is not None and "validation_split" in config.test_dataset.args:
-        keys.append("test_dataset.args.validation_split")
-    return keys
+    return f"data_loader.args.{places.get('validation_split', 'validation_split')}"
 
 
 def fold_id(name: str, fold: int, num_folds: int) -> str:

@@ -1,15 +1,13 @@
 """Tables as datasets: which columns, which statistics, and what is said of a bad file."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from base import BaseDataLoader
-from base.device import seed_everything
-from base.errors import DataError, UsageError
+from base.errors import DataError
 from data_loader.table import TableDataset
 
 
@@ -74,46 +72,21 @@ def test_batches_of_the_loader_have_these_statistics(trees):
     assert loader.dataset.is_batched
 
 
-@pytest.mark.parametrize("validation_split", [0.0, 0.25, "3/4"])
-def test_test_data_is_scaled_just_as_the_training_data_was(trees, write, validation_split):
-    seed_everything(7)
-    table = TableDataset(trees, "kind")
-    BaseDataLoader(table, 8, validation_split=validation_split)
-    copy = write(*Path(trees).read_text().splitlines(), name="test.csv")
-    seed_everything(7)
-    test = TableDataset(copy, "kind", train_path=trees, validation_split=validation_split)
-    assert torch.equal(test.tensors[0], table.tensors[0])
-    BaseDataLoader(test, 8)  # its rows change nothing
-    assert torch.equal(test.tensors[0], table.tensors[0])
-
-
-def test_classes_are_those_of_the_training_file(trees, write):
-    path = write("height,is_old,constant,kind", "1,0,0.1,oak", name="test.csv")
-    assert TableDataset(path, "kind").targets.tolist() == [0]
-    test = TableDataset(path, "kind", train_path=trees)
-    assert (test.targets.tolist(), test.classes) == ([1], ["ash", "oak"])
-
-
-def test_what_was_learned_takes_the_place_of_the_training_file(trees, write):
+def test_test_data_is_read_just_as_the_training_data_was(trees, write):
     table = TableDataset(trees, "kind", ["height"])
     BaseDataLoader(table, 8, validation_split=0.5)
     path = write("other,height,kind", "9,8,oak", "9,1,oak", name="test.csv")
-    test = TableDataset(path, "kind", train_path="gone.csv", fitted=table.fitted)
+    test = TableDataset(path, "kind", fitted=table.fitted)
     assert (test.features, test.targets.tolist(), test.classes) == (
         ["height"],
         [1, 1],
         ["ash", "oak"],
     )
     assert test.tensors[0].tolist() == table.tensors[0][[2, 1]].tolist()
-    BaseDataLoader(TableDataset(path, "kind", fitted=table.fitted), 1)  # it stays what it is
-    assert test.fitted == table.fitted
+    BaseDataLoader(test, 1)  # its rows change nothing
+    assert test.tensors[0].tolist() == table.tensors[0][[2, 1]].tolist()
     with pytest.raises(DataError, match=r"expected the features \['height'\], found \['other'\]"):
         TableDataset(path, "kind", ["other"], fitted=table.fitted)
-
-
-def test_a_split_without_another_file_is_refused(trees):
-    with pytest.raises(UsageError, match="validation_split goes with a train_path"):
-        TableDataset(trees, "kind", validation_split=0.2)
 
 
 def test_real_targets_are_for_regression_and_stay_as_they_are(write):
@@ -175,7 +148,7 @@ def test_a_class_that_training_has_not_is_named_with_its_row(trees, write):
     path = write("height,is_old,constant,kind", "1,0,0.1,oak", "1,0,0.1,elm", name="test.csv")
     message = "row 3, column 'kind': expected one of the classes ash, oak, found 'elm'"
     with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
-        TableDataset(path, "kind", train_path=trees)
+        TableDataset(path, "kind", fitted=TableDataset(trees, "kind").fitted)
 
 
 def test_a_missing_file_of_the_example_alone_says_how_that_is_written(tmp_path, monkeypatch):

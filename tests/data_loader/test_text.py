@@ -58,11 +58,9 @@ def test_the_rarest_words_are_left_out_where_there_are_more_than_the_model_takes
 
 def test_test_data_has_the_words_and_classes_of_training(write):
     path = write("text,label\nUnseen film film film,good\n", "test.csv")
-    test = TextDataset(path, vocabulary=write(TRAIN))
+    test = TextDataset(path, fitted=TextDataset(write(TRAIN)).fitted)
     assert [tokens.tolist() for tokens, _ in test] == [[1, 4, 4, 4]]
     assert (test.targets, test.classes) == ([1], ["bad", "good"])
-    again = TextDataset(path, vocabulary="gone.csv", fitted=test.fitted)
-    assert (again[0][0].tolist(), again.classes) == ([1, 4, 4, 4], ["bad", "good"])
 
 
 def test_columns_go_by_name_and_words_are_of_any_language(write):
@@ -108,7 +106,7 @@ def test_a_file_that_is_not_there_or_no_file_is_named(tmp_path, monkeypatch):
 def test_a_label_that_training_does_not_know_is_named_with_the_nearest(write):
     path = write("text,label\na film,good\na film,God\n", "test.csv")
     with pytest.raises(DataError) as caught:
-        TextDataset(path, vocabulary=write(TRAIN))
+        TextDataset(path, fitted=TextDataset(write(TRAIN)).fitted)
     hint = "label 'God' is not among those of training (did you mean 'good'?)"
     assert str(caught.value) == f"{path}:3: {hint}"
 
@@ -181,7 +179,6 @@ def overrides(tmp_path, project_root, monkeypatch) -> list[str]:
     return [
         "name=text",  # a project of one's own puts its name in front
         f"dataset.args.path={tmp_path}/train.csv",
-        f"test_dataset.args.vocabulary={tmp_path}/train.csv",
         f"test_dataset.args.path={tmp_path}/test.csv",
         f"trainer.save_dir={tmp_path}/saved",
     ]

@@ -16,24 +16,16 @@ from base import BaseDataLoader
 from base.errors import ConfigError, DataError
 from base.registry import DATASETS
 from base.state import check_fitted
-from trainer.data import build_data
+from trainer.data import build_data, build_test_data
 
 TABLE = {
     "dataset": {"type": "TableDataset", "args": {"path": "train.csv", "target": "y"}},
-    "test_dataset": {
-        "type": "TableDataset",
-        "args": {
-            "path": "test.csv", "target": "y", "train_path": "train.csv", "validation_split": 8,
-        },
-    },
+    "test_dataset": {"type": "TableDataset", "args": {"path": "test.csv", "target": "y"}},
     "model": {"type": "Linear", "args": [2, 2]},
-}  # fmt: skip
+}
 TEXT = {
     "dataset": {"type": "TextDataset", "args": {"path": "train.csv", "min_count": 1}},
-    "test_dataset": {
-        "type": "TextDataset",
-        "args": {"path": "test.csv", "vocabulary": "train.csv", "min_count": 1},
-    },
+    "test_dataset": {"type": "TextDataset", "args": {"path": "test.csv"}},
     "data_loader": {
         "args": {"batch_size": 4, "validation_split": 8, "collate_fn": {"type": "pad"}}
     },
@@ -103,29 +95,18 @@ def test_a_run_is_not_continued_on_changed_data(data, start, resume):
     assert resume(run, "trainer.epochs=3")["epochs"] == 3
 
 
-def test_an_older_checkpoint_without_what_was_learned_reads_the_training_file(data, start, resume):
-    run = start(data[0], "trainer.epochs=1")
-    before = results(run)
-    for path in (run / "checkpoints").iterdir():
-        state = torch.load(path, weights_only=True)
-        assert state.pop("data")["classes"]
-        torch.save(state, path)
-    assert results(run) == before
-    content = Path("train.csv").read_bytes()
-    Path("train.csv").unlink()
-    result = call("-r", run)
-    assert result.exit_code == 3
-    assert "train.csv: no such file" in result.output
-    Path("train.csv").write_bytes(content)
-    assert resume(run, "trainer.epochs=2")["epochs"] == 2
+def test_test_data_is_not_read_by_what_it_has_itself(data, load):
+    message = "test_dataset: nothing says what was learned of the training data"
+    with pytest.raises(ConfigError, match=message):
+        build_test_data(load(data[0]), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("data", ["table"], indirect=True)
 def test_each_fold_keeps_the_statistics_of_its_own_rows(data, load):
     tree, means = data[0], []
     for fold in ("1/2", "2/2"):
-        changes = [f"{key}.args.validation_split={fold}" for key in ("data_loader", "test_dataset")]
-        loader, _ = build_data(load(tree, *changes), torch.device("cpu"))
+        config = load(tree, f"data_loader.args.validation_split={fold}")
+        loader, _ = build_data(config, torch.device("cpu"))
         rows = pd.read_csv("train.csv")["a"][loader.dataset.indices.numpy()]
         assert loader.fitted["mean"]["a"] == pytest.approx(rows.mean())
         means.append(rows.mean())

@@ -15,7 +15,7 @@ import train
 from base.config_check import load_config
 from base.errors import DataError, UsageError
 from base.split import split
-from trainer.folds import fold_table, split_keys
+from trainer.folds import fold_table, split_key
 
 
 @pytest.fixture(autouse=True)
@@ -190,20 +190,16 @@ def test_folds_without_a_config_are_refused():
     assert (result.exit_code, "--folds goes with -c CONFIG" in result.output) == (2, True)
 
 
-def test_the_key_of_the_fold_is_found_by_position_and_for_test_data_too(load, tree, project_root):
+def test_the_key_of_the_fold_is_found_by_position_too(load, tree):
     tree["data_loader"] = {"args": [4, True, 8]}
-    assert split_keys(load(tree)) == ["data_loader.args.2"]
-    config = load_config(project_root / "configs" / "csv.yaml")
-    assert split_keys(config) == [
-        "data_loader.args.validation_split", "test_dataset.args.validation_split",
-    ]  # fmt: skip
+    assert split_key(load(tree)) == "data_loader.args.2"
 
 
 def test_the_ancestors_loader_takes_folds(project_root):
     path = project_root / "configs" / "config.json"
     config = load_config(path, ["data_loader.args.validation_split=2/5"])
     assert config.data_loader.args["validation_split"] == "2/5"
-    assert split_keys(config) == ["data_loader.args.validation_split"]
+    assert split_key(config) == "data_loader.args.validation_split"
 
 
 def test_a_table_has_a_line_for_each_fold_then_mean_and_deviation():
