@@ -142,6 +142,7 @@ def expected(run: Path) -> dict[str, list[str]]:
     config = yaml.safe_load((run / "config.yaml").read_text())
     summary = json.loads((run / "summary.json").read_text())
     model, steps = config["model"]["type"], summary["steps"]
+    results = [name for name in summary["last"] if name.startswith("val_")]
     return {
         "scalars": ["loss", "accuracy", "lr", "statistics"],
         "images": ["inputs", "predictions/images", "predictions/confusion_matrix"],
@@ -151,7 +152,7 @@ def expected(run: Path) -> dict[str, list[str]]:
         "text": [f"name: {config['name']}", "predictions/table/text_summary", "predicted"],
         "pr_curves": ["pr_curve/0", "valid", str(steps)],
         "projector": [f"newest:{steps:05}", "Points"],
-        "hparams": ["optimizer.args.lr", model, *summary["best"]],
+        "hparams": ["optimizer.args.lr", model, *results],
         "timeseries": ["projector", "valid", f"Step {steps}", *(pin["tag"] for pin in PINS)],
     }
 
