@@ -11,8 +11,7 @@ DEMO_RUNS = saved/$(shell sed -n 's/^name:[[:space:]]*\([A-Za-z0-9._-]*\).*/\1/p
 PYTEST := $(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered \
 	--cov-fail-under=$(COVERAGE)
 # Half of the time of all tests goes into these.
-LONG := $(wildcard tests/faults tests/test_new_project.py tests/test_screenshot.py \
-	tests/trainer/test_signals.py)
+LONG := $(wildcard tests/faults tests/test_new_project.py tests/trainer/test_signals.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-faults test-all style clean
