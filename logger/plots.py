@@ -250,17 +250,20 @@ def scaled_for_viewing(images: Any) -> np.ndarray:
 
 
 def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
+    """Return an empty figure of so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
 
 
 def lighten(axes: "Axes") -> None:
+    """Take frame and tick marks away."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, colors=INK, which="both")
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, whole or not at all; WriteError where the file cannot be written."""
     write_atomic(path, _png(figure))
 
 

@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
 from base import BaseDataLoader
 from base.config import TrainerConfig
 from base.errors import UsageError
@@ -27,6 +30,11 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
         f"the stock train_step takes batches of (input, target), found a {type(batch).__name__}"
         f"{count}; override train_step(batch) in a trainer of your own"
     )
+
+
+def tensors_of(nest: Any) -> list[Tensor]:
+    """Return the tensors of a batch, or of what a module gives, depth first."""
+    return [leaf for leaf in tree_leaves(nest) if isinstance(leaf, Tensor)]
 
 
 def count_batches(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:

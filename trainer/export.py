@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 from base.config import Config
 from base.errors import UsageError
 from base.files import make_folder, write_atomic
+from trainer.batches import tensors_of
 from trainer.evaluation import class_names
 from trainer.parts import build_model
 from trainer.run import folder_beside
@@ -27,7 +28,6 @@ from trainer.trained import (
     evaluated_model,
     example_batch,
     example_data,
-    tensors_of,
 )
 
 log = logging.getLogger("train")
@@ -116,12 +116,14 @@ def trace(model: nn.Module, inputs: Any, *, varies: bool) -> ExportedProgram:
 
 
 def as_program(program: ExportedProgram) -> tuple[bytes, Callable]:
+    """Return a file for `torch.export.load`, and its program."""
     file = io.BytesIO()
     torch.export.save(program, file)
     return file.getvalue(), torch.export.load(io.BytesIO(file.getvalue())).module()
 
 
 def as_onnx(program: ExportedProgram) -> tuple[bytes, Callable]:
+    """Return an ONNX file, checked, and what evaluates it."""
     import onnx
     from onnx.reference import ReferenceEvaluator
 
@@ -142,6 +144,7 @@ def as_onnx(program: ExportedProgram) -> tuple[bytes, Callable]:
 def as_weights(
     model: nn.Module, config: Config, metadata: dict[str, str]
 ) -> tuple[bytes, Callable]:
+    """Return a safetensors file, and a new model of the config that has its weights."""
     from safetensors.torch import load, save
 
     weights = {  # copies, since safetensors takes none that layers share

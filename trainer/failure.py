@@ -1,7 +1,7 @@
 """Keeps the step at which a run failed, and runs it again to find where it went wrong."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from base.base_data_loader import worker_error
 from base.base_trainer import BaseTrainer
@@ -18,6 +17,7 @@ from base.device import set_rng_state, to_device
 from base.errors import CheckpointError, DivergedError, OutOfMemoryError
 from base.files import write_atomic
 from logger import RunLogger
+from trainer.batches import tensors_of
 
 FAILURE = "failure.pth"
 
@@ -97,7 +97,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
     set_rng_state(state["rng"][0], trainer.device)
     batch = trainer.start_batch(state["failed_batch"])
     found: list[str] = []
-    for number, tensor in enumerate(_tensors(batch)):
+    for number, tensor in enumerate(tensors_of(batch)):
         _note(found, tensor, f"tensor {number} of the batch")
     for name, module in trainer.network.named_modules():
         module.register_forward_hook(partial(_note_output, found, name or "the model"))
@@ -115,7 +115,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
 
 
 def _note_output(found: list[str], name: str, module: nn.Module, args: Any, output: Any) -> None:
-    for tensor in _tensors(output):
+    for tensor in tensors_of(output):
         _note(found, tensor, f"the output of {name} ({type(module).__name__})")
 
 
@@ -123,7 +123,3 @@ def _note(found: list[str], tensor: Tensor, what: str) -> None:
     bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
     if bad:
         found.append(f"{what}, {bad:,} of {tensor.numel():,} values")
-
-
-def _tensors(nest: Any) -> Sequence[Tensor]:
-    return [leaf for leaf in tree_leaves(nest) if isinstance(leaf, Tensor)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from base import BaseDataLoader
 from base.config import Config
-from base.device import map_tensors, seed_everything, set_deterministic
+from base.device import seed_everything, set_deterministic
 from base.errors import ConfigError, DataError, UsageError
 from base.registry import TRAINERS
 from base.samples import BatchIndices
@@ -85,10 +85,3 @@ def example_batch(loader: BaseDataLoader, count: int) -> tuple[Any, Any]:
         name = type(batch).__name__
         raise UsageError(f"the model's input must come first of a batch; these are of type {name}")
     return batch[0], batch[1] if len(batch) == 2 else None
-
-
-def tensors_of(nest: Any) -> list[torch.Tensor]:
-    """Return the tensors of a nest, depth first."""
-    found: list[torch.Tensor] = []
-    map_tensors(found.append, nest)
-    return found
