@@ -175,7 +175,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
     start = start or Start()
     setup_logging(None, verbosity=config.logger.verbosity, is_main=distributed.is_main())
     if (summary := start.finished_summary(config)) is not None:
-        return announce(start.run, summary, finished_before=True)
+        return announce(start.run, summary, config, finished_before=True)
     device = select_device(config.device)
     with distributed.process_group(device):
         trainer = assemble(config, device, resumed=start.state is not None)
@@ -187,7 +187,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
                 logger.log_model(trainer.network, trainer.data_loader.peek(device))
             summary = trainer.fit(logger=logger, checkpoints=checkpoints)
             logger.finish(summary, config.model_dump())
-        return announce(run, summary)
+        return announce(run, summary, config)
 
 
 def assemble(config: "Config", device: "torch.device", *, resumed: bool = False) -> "Trainer":

@@ -10,7 +10,6 @@ from typing import Any
 from base import distributed
 from base.checkpoint import BEST, Checkpoints, checkpoint_name, read_checkpoint
 from base.config import Config
-from base.config_file import read_config
 from base.errors import CheckpointError, UsageError
 from base.files import write_atomic, write_error
 from logger import RunDirectory, RunLogger, setup_logging
@@ -107,7 +106,11 @@ def _make_logger(run: RunDirectory, state: Mapping[str, Any] | None, config: Con
 
 
 def announce(
-    run: RunDirectory | None, summary: dict[str, Any], *, finished_before: bool = False
+    run: RunDirectory | None,
+    summary: dict[str, Any],
+    config: Config,
+    *,
+    finished_before: bool = False,
 ) -> dict[str, Any]:
     """Say what a finished run reached, where it lies and what to do next; return the summary."""
     if run is None:
@@ -121,7 +124,7 @@ def announce(
         log.info("best: epoch %d, %s, in %s", best["epoch"], scores, run.checkpoints / BEST)
     if run.curves_file.exists():
         log.info("curves: %s", run.curves_file)
-    if has_test_data(Config.from_tree(read_config(run.config_file))):
+    if has_test_data(config):
         log.info("next: python test.py -r %s", run.path)
     if run.tensorboard.exists():
         log.info("next: tensorboard --logdir %s --host 127.0.0.1", run.path.parent)
