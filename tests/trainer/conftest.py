@@ -20,6 +20,7 @@ import train
 from base import BaseDataLoader, Callback
 from base.config import Config
 from base.config_check import load_config
+from base.errors import StoppedError
 from base.registry import CALLBACKS, DATASETS, MODELS
 from logger import RunLogger
 from trainer import Trainer
@@ -192,6 +193,20 @@ def start(tmp_path, monkeypatch) -> Callable[..., Path]:
         return start.run.path
 
     return start_run
+
+
+@pytest.fixture
+def whole_and_resumed(start, interrupt) -> Callable[..., tuple[Path, Path]]:
+    """Return a function that trains a tree twice, once stopped at a moment and continued."""
+
+    def start_both(tree: Mapping[str, Any], moment: tuple) -> tuple[Path, Path]:
+        whole = start(tree, run_id="whole")
+        interrupt[moment] = "SIGTERM"
+        with pytest.raises(StoppedError):
+            start(tree)
+        return whole, start(tree)
+
+    return start_both
 
 
 @pytest.fixture

@@ -124,12 +124,8 @@ def test_the_average_is_saved_to_be_tested_and_to_start_from(averaging, start):
 
 
 @pytest.mark.parametrize("moment", [("step", 4), ("step", 8), ("step", 12), ("epoch", 2)])
-def test_a_resume_ends_with_the_same_average(averaging, start, interrupt, moment):
-    whole = start(averaging, run_id="whole")
-    interrupt |= {moment: "SIGTERM"}
-    with pytest.raises(StoppedError):
-        start(averaging)
-    run = start(averaging)
+def test_a_resume_ends_with_the_same_average(averaging, whole_and_resumed, moment):
+    whole, run = whole_and_resumed(averaging, moment)
     for name in ("checkpoint-epoch3.pth", "model_swa.pth"):
         one, other = read(whole, name), read(run, name)
         assert all(torch.equal(one["model"][key], other["model"][key]) for key in one["model"])

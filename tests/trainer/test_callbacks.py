@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import ConfigError, DivergedError, StoppedError, UsageError, UserError
+from base.errors import ConfigError, DivergedError, UsageError, UserError
 from trainer.callbacks import SaveBest, Unfreeze
 
 
@@ -45,13 +45,9 @@ def test_a_method_that_nothing_calls_is_told(tree, start, monkeypatch):
 
 
 @pytest.mark.parametrize("moment", [("step", 3), ("step", 7)])
-def test_a_resume_before_or_after_thawing_gives_the_same(thawing, start, interrupt, moment):
+def test_a_resume_before_or_after_thawing_gives_the_same(thawing, whole_and_resumed, moment):
     thawing["callbacks"].append("Interrupter")
-    whole = start(thawing, run_id="whole")
-    interrupt |= {moment: "SIGTERM"}
-    with pytest.raises(StoppedError):
-        start(thawing)
-    run = start(thawing)
+    whole, run = whole_and_resumed(thawing, moment)
     expected, found = weights(whole, 3), weights(run, 3)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 

@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import train
-from base.errors import DivergedError, StoppedError, UsageError
+from base.errors import DivergedError, UsageError
 from trainer import Trainer
 from trainer.failure import read_failure, replay
 from trainer.mixing import CutMix, MixUp
@@ -72,12 +72,8 @@ def test_metrics_see_the_class_that_a_sample_is_mostly_of(mixing, start):
 
 
 @pytest.mark.parametrize("moment", [("step", 4), ("step", 8), ("epoch", 1)])
-def test_a_resume_mixes_the_same_batches(mixing, start, interrupt, moment):
-    whole = start(mixing, run_id="whole")
-    interrupt |= {moment: "SIGTERM"}
-    with pytest.raises(StoppedError):
-        start(mixing)
-    run = start(mixing)
+def test_a_resume_mixes_the_same_batches(mixing, whole_and_resumed, moment):
+    whole, run = whole_and_resumed(mixing, moment)
     ends = [
         torch.load(each / "checkpoints" / "checkpoint-epoch3.pth", weights_only=True)
         for each in (whole, run)
