@@ -44,7 +44,7 @@ def main(kind: str, parent: Path) -> None:
     """
     import tempfile
 
-    from base.files import write_error
+    from base.checkpoint.files import write_error
 
     folder = parent / kind
     if folder.exists():

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 if TYPE_CHECKING:
-    from base.config import Config
+    from base.config.schema import Config
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -64,7 +64,7 @@ def use(
     """
     from base.errors import UsageError
     from logger import setup_logging
-    from trainer.start import check_alone, check_together, find_trained
+    from trainer.resume import check_alone, check_together, find_trained
 
     check_alone("test.py")
     mode = check_together({"--export": export, "--predict": predict}, {})
@@ -73,11 +73,11 @@ def use(
     path, state, config = find_trained(checkpoint, changes)
     setup_logging(None, verbosity=config.logger.verbosity)
     if mode == "--export":
-        from trainer.export import export_model
+        from trainer.export.export import export_model
 
         export_model(config, path, state, export, output)
     elif mode == "--predict":
-        from trainer.predict import predict_files
+        from trainer.predict.predict import predict_files
 
         predict_files(config, path, state, predict, output)
     else:
@@ -86,7 +86,7 @@ def use(
 
 def main(config: "Config", path: Path, state: dict) -> dict[str, float]:
     """Rebuild the model of a checkpoint, evaluate it, write the reports, return the metrics."""
-    from base.device import select_device
+    from base.runtime.device import select_device
     from logger import setup_logging
     from trainer.evaluation import evaluate
     from trainer.run import folder_beside

@@ -19,9 +19,9 @@ from typer import Argument, Option
 if TYPE_CHECKING:
     import torch
 
-    from base.config import Config
+    from base.config.schema import Config
     from trainer import Trainer
-    from trainer.start import Start
+    from trainer.resume import Start
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -83,7 +83,7 @@ def run_mode(
     Raises:
         UsageError: several were asked for, or something that does not go with it.
     """
-    from trainer.start import check_together, find_start
+    from trainer.resume import check_together, find_start
 
     mode = check_together(modes, {"-c": config, "-r": resume, "--run-id": run_id})
     if mode == "--list":
@@ -104,14 +104,14 @@ def run_mode(
 
 def cross_validate(config: Path, num_folds: int, run_id: str | None, overrides: list[str]) -> None:
     """Train a config with each fold of its data held back in turn."""
-    from trainer.folds import train_folds
+    from trainer.folds.folds import train_folds
 
     train_folds(config, num_folds, run_id, overrides, train=main)
 
 
 def search(config: Path, sweep: Path, run_id: str | None, overrides: list[str]) -> None:
     """Train a config with many settings, each in a process and a run of its own."""
-    from trainer.sweep import run_sweep
+    from trainer.sweep.sweep import run_sweep
 
     run_sweep(config, sweep, run_id, overrides)
 
@@ -126,7 +126,7 @@ def list_registered(sections: list[str]) -> None:
 def draw_lr(config: "Config") -> None:
     """Draw the learning rates of a run into a file here, and print its path."""
     from logger import setup_logging
-    from trainer.lr_curve import plot_lr
+    from trainer.plot_lr.plot_lr import plot_lr
 
     setup_logging(None)
     plot_lr(config)
@@ -134,30 +134,30 @@ def draw_lr(config: "Config") -> None:
 
 def try_out(config: "Config", mode: str, num_steps: int) -> None:
     """Build every part and learn something of it in a few steps; no run is made."""
-    from base.device import select_device
+    from base.runtime.device import select_device
     from logger import setup_logging
 
     setup_logging(None)
     trainer = assemble(config, select_device(config.device))
     if mode == "--find-lr":
-        from trainer.lr_finder import find_lr
+        from trainer.find_lr.find_lr import find_lr
 
         find_lr(trainer)
     elif mode == "--overfit":
-        from trainer.overfit import overfit
+        from trainer.overfit.overfit import overfit
 
         overfit(trainer, num_steps)
     else:
-        from trainer.sheet import print_sheet
+        from trainer.dry_run import print_sheet
 
         print_sheet(trainer)
 
 
 def run_again(path: Path, overrides: list[str]) -> None:
     """Run the step that a diverged run kept, and print what first was not finite."""
-    from base.device import select_device
+    from base.runtime.device import select_device
     from trainer.failure import read_failure, replay
-    from trainer.start import stored_config
+    from trainer.resume import stored_config
 
     state = read_failure(path)
     config = stored_config(path, state, None, overrides)
@@ -166,11 +166,11 @@ def run_again(path: Path, overrides: list[str]) -> None:
 
 def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
     """Train a config from its start to the end, and return the summary of the run."""
-    from base import distributed
-    from base.device import select_device
+    from base.runtime import distributed
+    from base.runtime.device import select_device
     from logger import setup_logging
+    from trainer.resume import Start
     from trainer.run import announce, open_run
-    from trainer.start import Start
 
     start = start or Start()
     setup_logging(None, verbosity=config.logger.verbosity, is_main=distributed.is_main())
@@ -192,10 +192,10 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
 
 def assemble(config: "Config", device: "torch.device", *, resumed: bool = False) -> "Trainer":
     """Build every part that a config names, and the trainer of them."""
-    from base import distributed
-    from base.device import seed_everything, set_deterministic
-    from base.registry import TRAINERS
-    from base.sample_rng import mix
+    from base.data.sample_rng import mix
+    from base.registry.registry import TRAINERS
+    from base.runtime import distributed
+    from base.runtime.device import seed_everything, set_deterministic
     from trainer import parts
     from trainer.data import build_data
 

@@ -1,6 +1,6 @@
 """The contracts of the project; it imports nothing else of it."""
 
-from base import torchvision_ops  # noqa: F401  first: the others may import torchvision
+from base.runtime import torchvision_ops  # noqa: F401, I001  first: the others may import torchvision
 from base.base_data_loader import BaseDataLoader
 from base.base_model import BaseModel
 from base.base_trainer import BaseTrainer

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from base.device import to_device
+from base.data.batch_dataset import Samples
+from base.data.order import BatchIndices, EpochBatchSampler, SampleOrder
+from base.data.split import split
 from base.errors import DataError, UsageError
-from base.sample_order import BatchIndices, EpochBatchSampler, SampleOrder
-from base.samples import Samples
-from base.split import split
-from base.stop_signal import leave_signals_to_parent
+from base.runtime.device import to_device
+from base.runtime.stop_signal import leave_signals_to_parent
 
 
 class BaseDataLoader(DataLoader):

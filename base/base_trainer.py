@@ -13,18 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from base import distributed
 from base.base_data_loader import BaseDataLoader
 from base.callback import Callback
-from base.checkpoint import Checkpoints
-from base.config import Config
-from base.device import PRECISIONS, rng_state, set_rng_state
+from base.checkpoint.checkpoints import Checkpoints
+from base.checkpoint.state import check_fitted, load_parts, state_of, versions
+from base.config.schema import Config
 from base.errors import StoppedError
-from base.finite_guard import FiniteGuard, check_model_finite
-from base.metric_tracker import Metric, MetricTracker
-from base.monitor import Monitor
-from base.state import check_fitted, load_parts, state_of, versions
-from base.stop_signal import EXIT_CODES, StopSignal
+from base.runtime import distributed
+from base.runtime.device import PRECISIONS, rng_state, set_rng_state
+from base.runtime.finite_guard import FiniteGuard, check_model_finite
+from base.runtime.metric_tracker import Metric, MetricTracker
+from base.runtime.monitor import Monitor
+from base.runtime.stop_signal import EXIT_CODES, StopSignal
 
 
 class BaseTrainer(ABC):

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
-from base.checkpoint import Checkpoints, read_checkpoint
+from base.checkpoint.checkpoints import Checkpoints, read_checkpoint
 
 NUM_ROUNDS = 9
 NUM_TENSORS, TENSOR_SIZE = 25, 1_000_000  # float32: 100 MB

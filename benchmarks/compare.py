@@ -51,9 +51,9 @@ def assembled(config: Mapping[str, Any], *overrides: str) -> Iterator[tuple[Any,
     import yaml
 
     import train
-    from base.config_check import load_config
+    from base.config.check import load_config
+    from trainer.resume import Start
     from trainer.run import open_run
-    from trainer.start import Start
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from base import BaseDataLoader
-from base.sample_rng import sample_keys
+from base.data.sample_rng import sample_keys
 from data_loader.transforms import RandomAffine2d, RandomFlip, RandomShift
 from model.model import MnistModel
 

@@ -41,7 +41,7 @@ def long_run() -> dict[str, float]:
     import yaml
 
     from base import Callback
-    from base.registry import CALLBACKS
+    from base.registry.registry import CALLBACKS
 
     sizes = []
 
@@ -59,7 +59,7 @@ def long_run() -> dict[str, float]:
 
 def checkpoints(trainer: Any, logger: Any) -> Any:
     """Return the checkpoints of the run that a logger writes of."""
-    from base.checkpoint import Checkpoints
+    from base.checkpoint.checkpoints import Checkpoints
 
     return Checkpoints(logger._run.checkpoints, keep_last=trainer.settings.keep_last)
 
@@ -71,7 +71,7 @@ def mnist_ours() -> dict[str, float]:
     import torch
 
     import train
-    from base.config_check import load_config
+    from base.config.check import load_config
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
@@ -88,7 +88,7 @@ def mnist_by_hand() -> dict[str, float]:
     import torch.nn.functional as F
 
     # torchvision's own operators may be missing; importing `base` would bring more than this
-    spec = importlib.util.spec_from_file_location("ops", ROOT / "base/torchvision_ops.py")
+    spec = importlib.util.spec_from_file_location("ops", ROOT / "base/runtime/torchvision_ops.py")
     operators = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(operators)  # they last as long as the module
     from torchvision import datasets, transforms  # noqa: F401
@@ -130,7 +130,7 @@ def validation(num_samples: int) -> dict[str, float]:
     import torch
     from torch.utils.data import Dataset
 
-    from base.registry import DATASETS
+    from base.registry.registry import DATASETS
 
     @DATASETS.register()
     class Drawn(Dataset):

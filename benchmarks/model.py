@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from compare import ROOT, medians  # noqa: F401  ROOT: the project can be imported
 from torch import nn
 
-from base.device import to_device
+from base.runtime.device import to_device
 from model.model import MnistModel
 
 NUM_ROUNDS, NUM_STEPS = 5, 5

@@ -27,7 +27,7 @@ def command():
     pass
 app()
 """
-# beside a CPU-only torch, torchvision can be imported only after base/torchvision_ops.py
+# beside a CPU-only torch, torchvision can be imported only after base/runtime/torchvision_ops.py
 TORCH = "import sys, torch, pydantic, yaml; sys.path.append('base'); import torchvision_ops"
 BY_HAND = f"""
 import os

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from base.data.batch_dataset import Samples
+from base.data.order import SampleOrder
 from base.errors import UsageError
-from base.sample_order import SampleOrder
-from base.samples import Samples
 
 
 class WeightedByClass(SampleOrder):

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from base.data.sample_rng import uniform
 from base.errors import UsageError
-from base.registry import TRANSFORMS
-from base.sample_rng import uniform
+from base.registry.registry import TRANSFORMS
 
 
 @TRANSFORMS.register()

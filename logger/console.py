@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from base.files import write_error
+from base.checkpoint.files import write_error
 
 LOGGER_NAME = "train"
 VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}

@@ -17,7 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.projector import ProjectorConfig
 from torch.utils.tensorboard import FileWriter, RecordWriter, SummaryWriter
 
-from logger.plots import scaled_for_viewing
+from logger.plots.plots import scaled_for_viewing
 
 
 class EventWriter(SummaryWriter):

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
-from base.config import NAME
+from base.checkpoint.files import write_error
+from base.config.schema import NAME
 from base.errors import UsageError
-from base.files import write_error
 
 RUN_ID_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"  # sorts by time; the last field is microseconds
 

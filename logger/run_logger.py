@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from base.files import write_atomic
+from base.checkpoint.files import write_atomic
 from logger.console import LOGGER_NAME, format_values
 from logger.run_directory import RunDirectory
-from logger.writers import CsvWriter, TensorBoardWriter, flatten
+from logger.tensorboard_writer import CsvWriter, TensorBoardWriter, flatten
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from logger.wandb_writer import WandbWriter
+    from logger.wandb.wandb_writer import WandbWriter
 
 TENSORBOARD, WANDB = "TensorBoard", "Weights & Biases"
 NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
@@ -163,7 +163,7 @@ class RunLogger:
         if not self._rows:
             return
         try:
-            from logger.plots import plot_curves
+            from logger.plots.plots import plot_curves
         except ImportError as error:
             _warn("no curves.png", error)
             return
@@ -181,7 +181,7 @@ class RunLogger:
 def _wandb_writer(
     run: RunDirectory, config: Mapping[str, Any], *, is_resumed: bool
 ) -> "WandbWriter":
-    from logger.wandb_writer import WandbWriter
+    from logger.wandb.wandb_writer import WandbWriter
 
     return WandbWriter(run, config, is_resumed=is_resumed)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from base.device import map_tensors
 from base.errors import UsageError
+from base.runtime.device import map_tensors
 
 
 def nll_loss(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ value for each sample. A Python float is allowed, but on a GPU it makes every st
 
 from torch import Tensor
 
-from base.metric_tracker import per_sample
+from base.runtime.metric_tracker import per_sample
 
 
 @per_sample

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 # Tiny models gain nothing from threads, which on a busy machine wait for one another.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import base  # noqa: E402, F401  a test may import torchvision; see base.torchvision_ops
+import base  # noqa: E402, F401  a test may import torchvision; see base.runtime.torchvision_ops
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import torch
 
 import make_data
 import train
-from base.checkpoint import read_checkpoint
-from base.config import (
+from base.checkpoint.checkpoints import read_checkpoint
+from base.config.check import load_config
+from base.config.schema import (
     Config,
     DataLoaderConfig,
     DatasetConfig,
@@ -21,8 +22,7 @@ from base.config import (
     OptimizerConfig,
     TrainerConfig,
 )  # fmt: skip
-from base.config_check import load_config
-from trainer.start import start_from_config
+from trainer.resume import start_from_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").iterdir() if path.is_file())
@@ -85,7 +85,7 @@ SPECIAL = {"transfer.yaml": ("model.args.weights=null",)}  # nothing can be down
 )
 def test_a_shipped_config_trains_and_resumes(path, data_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(data_folder)
-    monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
     changes = [*QUICK, *SPECIAL.get(path.name, ()), f"trainer.save_dir={tmp_path}"]
 
     def run(run_id: str) -> Path:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from base import BaseDataLoader
-from base.config import TrainerConfig
+from base.config.schema import TrainerConfig
 from base.errors import UsageError
 
 

@@ -4,15 +4,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from base import distributed
-from base.build import nested_nodes, split_node
-from base.checkpoint import config_of
-from base.config import Config
-from base.device import select_device
+from base.checkpoint.checkpoints import config_of
+from base.checkpoint.state import versions
+from base.config.schema import Config
 from base.errors import ConfigError, Mistake, UsageError
-from base.registry import LR_SCHEDULERS
-from base.signature import FALLBACKS, Parameters
-from base.state import versions
+from base.registry.arguments import FALLBACKS, Parameters
+from base.registry.build import nested_nodes, split_node
+from base.registry.registry import LR_SCHEDULERS
+from base.runtime import distributed
+from base.runtime.device import select_device
 
 log = logging.getLogger("train")
 

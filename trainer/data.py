@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from base import BaseDataLoader, distributed
-from base.config import Config
-from base.config_rules import loader_parameters
+from base import BaseDataLoader
+from base.config.rules import loader_parameters
+from base.config.schema import Config
 from base.errors import DataError
-from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
+from base.registry.registry import DATA_LOADERS, DATASETS, TRANSFORMS
+from base.runtime import distributed
 from trainer.parts import build_part, build_parts
 
 log = logging.getLogger("train")

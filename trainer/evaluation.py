@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from base import BaseDataLoader
-from base.files import make_folder, write_atomic
-from base.metric_tracker import MetricTracker
-from logger.plots import plot_confusion_matrix, plot_image_sheet
+from base.checkpoint.files import make_folder, write_atomic
+from base.runtime.metric_tracker import MetricTracker
+from logger.plots.plots import plot_confusion_matrix, plot_image_sheet
 from trainer.trainer import Trainer
 
 NUM_WORST = 32

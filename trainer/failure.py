@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from base.base_data_loader import worker_error
 from base.base_trainer import BaseTrainer
-from base.checkpoint import read_checkpoint, serialize
-from base.device import set_rng_state, to_device
+from base.checkpoint.checkpoints import read_checkpoint, serialize
+from base.checkpoint.files import write_atomic
 from base.errors import CheckpointError, DivergedError, OutOfMemoryError
-from base.files import write_atomic
+from base.runtime.device import set_rng_state, to_device
 from logger import RunLogger
 from trainer.batches import tensors_of
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from base import BaseDataLoader, Callback
-from base.build import build, split_node
-from base.checkpoint import read_checkpoint
-from base.config import Config, ModelConfig, NodeConfig, ParamGroup
-from base.config_rules import PLATEAU
-from base.device import to_device
+from base.checkpoint.checkpoints import read_checkpoint
+from base.config.rules import PLATEAU
+from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, Mistake, did_you_mean
-from base.registry import (
+from base.registry.arguments import FALLBACKS, Parameters
+from base.registry.build import build, split_node
+from base.registry.registry import (
     CALLBACKS,
     INITS,
     LOSSES,
@@ -28,7 +28,7 @@ from base.registry import (
     OPTIMIZERS,
     Registry,
 )  # fmt: skip
-from base.signature import FALLBACKS, Parameters
+from base.runtime.device import to_device
 from trainer.batches import count_steps
 from trainer.config_change import LENGTHS
 

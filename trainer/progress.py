@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from base import BaseDataLoader, BaseTrainer, distributed
+from base import BaseDataLoader, BaseTrainer
+from base.runtime import distributed
 from logger import ProgressBar
 
 log = logging.getLogger("train")

@@ -7,17 +7,17 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from base import distributed
-from base.checkpoint import BEST, Checkpoints, checkpoint_name, read_checkpoint
-from base.config import Config
+from base.checkpoint.checkpoints import BEST, Checkpoints, checkpoint_name, read_checkpoint
+from base.checkpoint.files import write_atomic, write_error
+from base.config.schema import Config
 from base.errors import CheckpointError, UsageError
-from base.files import write_atomic, write_error
+from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
 from logger.console import format_values
 from logger.run_directory import acquire_new
 from logger.run_logger import NOT_RESULTS
 from trainer.data import has_test_data
-from trainer.start import Start, place
+from trainer.resume import Start, place
 
 log = logging.getLogger("train")
 

@@ -10,15 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from base import BaseTrainer, distributed
+from base import BaseTrainer
 from base.base_model import set_training
-from base.config import RESERVED_COLUMNS
-from base.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
+from base.config.schema import RESERVED_COLUMNS
 from base.errors import DivergedError, UsageError
-from base.finite_guard import FiniteGuard
+from base.runtime import distributed
+from base.runtime.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
+from base.runtime.finite_guard import FiniteGuard
 from trainer.batches import count_batches, input_and_target, limited
+from trainer.callbacks.profiler import profiled
 from trainer.failure import failures_explained
-from trainer.profiler import profiled
 from trainer.progress import Waiting, progress_bar, warn_of_waiting
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name

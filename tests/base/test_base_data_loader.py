@@ -15,8 +15,8 @@ from torch.utils.data import Dataset, IterableDataset, SequentialSampler, Tensor
 from torchvision.transforms import v2
 
 from base import BaseDataLoader
+from base.data.order import AGAIN, EpochBatchSampler, SampleOrder
 from base.errors import DataError, UsageError
-from base.sample_order import AGAIN, EpochBatchSampler, SampleOrder
 
 CPU = torch.device("cpu")
 

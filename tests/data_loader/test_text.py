@@ -6,14 +6,14 @@ import torch
 import test as test_command
 import train
 from base import BaseDataLoader
-from base.build import build
-from base.config_check import load_config
+from base.config.check import load_config
 from base.errors import DataError
-from base.registry import COLLATE_FNS
+from base.registry.build import build
+from base.registry.registry import COLLATE_FNS
 from data_loader.samplers import LengthBuckets
 from data_loader.text import TextDataset, pad
 from model.text import TextClassifier
-from trainer.start import find_trained, start_from_checkpoint
+from trainer.resume import find_trained, start_from_checkpoint
 
 TRAIN = """text,label
 A fine film,good
@@ -171,7 +171,7 @@ def test_padding_is_never_learnt():
 def overrides(tmp_path, project_root, monkeypatch) -> list[str]:
     """Overrides that point text.yaml to tiny data, in which one word tells the class."""
     monkeypatch.chdir(project_root)
-    monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)  # slow
+    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
     rows = [(f"film {'x ' * (n % 9)} {word}", word) for n in range(40) for word in ("bad", "good")]
     for part in ("train", "test"):
         lines = ["text,label", *(",".join(row) for row in rows)]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from base.data.sample_rng import sample_keys, uniform
 from base.errors import UsageError
-from base.sample_rng import sample_keys, uniform
 from data_loader.transforms import RandomAffine2d, RandomFlip, RandomShift, affine
 
 

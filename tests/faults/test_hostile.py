@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import test as test_command
 import train as train_command
-from base.checkpoint import Checkpoints, read_checkpoint
-from base.config_check import load_config
+from base.checkpoint.checkpoints import Checkpoints, read_checkpoint
+from base.config.check import load_config
 from base.errors import CheckpointError, ConfigError
 
 pytestmark = pytest.mark.faults

@@ -15,8 +15,8 @@ import torch
 import yaml
 
 import train as train_command
-from base.checkpoint import Checkpoints, read_checkpoint
-from base.registry import DATASETS
+from base.checkpoint.checkpoints import Checkpoints, read_checkpoint
+from base.registry.registry import DATASETS
 from data_loader.datasets import Digits
 
 pytestmark = pytest.mark.faults
@@ -193,7 +193,7 @@ def test_the_number_of_workers_may_change_between_interruptions(
 
 
 def newest_place(folder: Path) -> tuple:
-    from base.checkpoint import place_of
+    from base.checkpoint.checkpoints import place_of
 
     newest = Checkpoints(folder).newest_first()
     return place_of(newest[0].name) if newest else (0, 0)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from base.checkpoint import BEST, Checkpoints, read_checkpoint
+from base.checkpoint.checkpoints import BEST, Checkpoints, read_checkpoint
 from base.errors import CheckpointError, WriteError
 
 pytestmark = pytest.mark.faults

@@ -18,13 +18,13 @@ from torch.utils.data import Dataset, TensorDataset
 
 import train
 from base import BaseDataLoader, Callback
-from base.config import Config
-from base.config_check import load_config
+from base.config.check import load_config
+from base.config.schema import Config
 from base.errors import StoppedError
-from base.registry import CALLBACKS, DATASETS, MODELS
+from base.registry.registry import CALLBACKS, DATASETS, MODELS
 from logger import RunLogger
 from trainer import Trainer
-from trainer.start import start_from_checkpoint, start_from_config
+from trainer.resume import start_from_checkpoint, start_from_config
 
 NUM_CLASSES = 3
 
@@ -180,7 +180,7 @@ def load(tmp_path) -> Callable[..., Config]:
 @pytest.fixture
 def start(tmp_path, monkeypatch) -> Callable[..., Path]:
     """Return a function that does what `train.py -c TREE --run-id ID` does; it returns the run."""
-    monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)  # slow
+    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
 
     def start_run(tree: Mapping[str, Any], *overrides: str, run_id: str = "run") -> Path:
         path = tmp_path / "tree.yaml"
@@ -212,7 +212,7 @@ def whole_and_resumed(start, interrupt) -> Callable[..., tuple[Path, Path]]:
 @pytest.fixture
 def resume(monkeypatch) -> Callable[..., Path]:
     """Return a function that does what `train.py -r PATH` does; it returns the run it went into."""
-    monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
 
     def resume_run(path: Path, *overrides: str) -> dict[str, Any]:
         config, start = start_from_checkpoint(path, overrides)

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import test as test_command
 from base import BaseDataLoader
+from base.checkpoint.state import check_fitted
 from base.errors import ConfigError, DataError
-from base.registry import DATASETS
-from base.state import check_fitted
+from base.registry.registry import DATASETS
 from trainer.data import build_data, build_test_data
 
 TABLE = {

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as by_torch
 
-from base.checkpoint import serialize
-from base.config import ParamGroup
-from base.config_check import check_tree
-from base.config_text import parse_text
+from base.checkpoint.checkpoints import serialize
+from base.checkpoint.state import load_parts
+from base.config.check import check_tree
+from base.config.schema import ParamGroup
+from base.config.text import parse_text
 from base.errors import ConfigError, UsageError
-from base.registry import LR_SCHEDULERS
-from base.state import load_parts
+from base.registry.registry import LR_SCHEDULERS
 from logger import setup_logging
 from trainer import parts
-from trainer.lr_curve import plot_lr
+from trainer.plot_lr.plot_lr import plot_lr
 
 EPOCHS, BATCHES = 6, 4
 RATES = [1.0, 0.25]  # of the two parameter groups
@@ -226,7 +226,7 @@ class TestPlot:
     def test_draws_what_training_would_see(self, monkeypatch, kind, interval):
         drawn = []
         monkeypatch.setattr(
-            "trainer.lr_curve.plot_curves", lambda rows, path, **more: drawn.extend(rows)
+            "trainer.plot_lr.plot_lr.plot_curves", lambda rows, path, **more: drawn.extend(rows)
         )
         config = config_of(kind, CASES[kind][0], interval)
         plot_lr(config)
@@ -239,7 +239,7 @@ class TestPlot:
             assert (row["group 0: weight"], row["group 1: bias"]) == (weight, bias)
 
     def test_names_a_group_by_all_that_chooses_its_parameters(self, monkeypatch, caplog):
-        monkeypatch.setattr("trainer.lr_curve.plot_curves", lambda rows, path, **more: None)
+        monkeypatch.setattr("trainer.plot_lr.plot_lr.plot_curves", lambda rows, path, **more: None)
         config = config_of("LinearLR")
         config.optimizer.param_groups = [ParamGroup(max_ndim=1)]
         caplog.set_level("INFO", logger="train")

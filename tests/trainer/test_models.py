@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from base.checkpoint import read_checkpoint
-from base.registry import DATASETS, MODELS
+from base.checkpoint.checkpoints import read_checkpoint
+from base.registry.registry import DATASETS, MODELS
 
 
 @DATASETS.register()

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from base.config_check import check_tree
-from base.config_text import parse_text
+from base.config.check import check_tree
+from base.config.text import parse_text
 from base.errors import CheckpointError, ConfigError
-from base.registry import MODELS
+from base.registry.registry import MODELS
 from trainer import parts
 
 CPU = torch.device("cpu")

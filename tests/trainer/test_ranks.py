@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import train
-from base import distributed
 from base.errors import StoppedError, UsageError
-from base.registry import LOSSES, MODELS
+from base.registry.registry import LOSSES, MODELS
+from base.runtime import distributed
 
 
 @MODELS.register()
@@ -55,7 +55,7 @@ def start_ranks(two_processes, start, tree, interrupt):
 
     def start_both(run_id: str = "run", plan: dict | None = None, signalled: int = 0) -> list[str]:
         def train_rank(rank: int) -> str:
-            from base.registry import CALLBACKS
+            from base.registry.registry import CALLBACKS
 
             if plan is not None and rank == signalled:
                 CALLBACKS.find("Interrupter").plan = dict(plan)

@@ -13,14 +13,14 @@ import yaml
 import train
 from base.errors import CheckpointError, StoppedError
 from logger import RunDirectory
-from trainer.start import find_trained
+from trainer.resume import find_trained
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys, tree):
     """Return a function that runs train.py in-process; it returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("logger.plots.plot_curves", lambda *args, **kwargs: None)
+    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
     (tmp_path / "blobs.yaml").write_text(yaml.safe_dump(tree))
 
     def run(*args: str) -> tuple[int, str, str]:
@@ -273,7 +273,7 @@ def test_a_run_without_a_valid_checkpoint_is_left_as_it_is(command, run):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(command, run, monkeypatch):
-    from base.registry import MODELS
+    from base.registry.registry import MODELS
 
     blob_net = MODELS.find("BlobNet")
     monkeypatch.setattr(

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import train
-from base.config_check import load_config
-from base.stop_signal import StopSignal
+from base.config.check import load_config
+from base.runtime.stop_signal import StopSignal
 
 SETTINGS = [
     "model.args.channels=[4, 0, 8]", "model.args.dropout=0.2", "data_loader.args.batch_size=64",

@@ -13,7 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassF1Score
 
 from base import Callback
-from base.checkpoint import Checkpoints
+from base.checkpoint.checkpoints import Checkpoints
 from base.errors import DivergedError, UsageError
 from logger import RunLogger
 from trainer.batches import input_and_target

@@ -1,0 +1,182 @@
+"""A config file to a checked config: every mistake that shows before training, all at once."""
+
+import inspect
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from base.base_trainer import BaseTrainer
+from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
+from base.config.schema import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
+from base.config.source import Node, merge, parse_overrides, plain, read_config, where_is
+from base.errors import ConfigError, Mistake, did_you_mean, shown
+from base.registry.annotations import in_words
+from base.registry.arguments import Finding, KeyPath, Parameters
+from base.registry.build import check, split_node
+from base.registry.registry import OPTIMIZERS, REGISTRIES, NameLookupError
+
+# The section of names for what is built from a key, wherever the schema has that key.
+SECTIONS = {
+    "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
+    "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
+    "model": "models", "init": "inits", "loss": "losses", "metrics": "metrics",
+    "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
+    "callbacks": "callbacks",
+}  # fmt: skip
+# What is built where a config names nothing.
+STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
+# What the project itself passes to what is built there.
+RUNTIME = {
+    "data_loader": LOADER_RUNTIME,
+    **dict.fromkeys(DATASETS, ("fitted",)),
+    "optimizer": {"params"},
+    "lr_scheduler": {"optimizer", "T_max", "total_steps", "max_lr"},
+    "trainer": {*inspect.signature(BaseTrainer).parameters},
+}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config, lay the overrides over it, and check everything that can be checked.
+
+    Raises: ConfigError with one line for every mistake.
+    """
+    return check_tree(merge(read_config(path), parse_overrides(overrides)))
+
+
+def check_tree(tree: Node) -> Config:
+    """Return the config of a tree, or raise ConfigError likewise."""
+    raw = plain(tree)
+    mistakes: list[Mistake] = []
+    findings = [*check_schema(raw)]
+    findings += _check_nodes(raw, {path for path, _ in findings}, mistakes)
+    if not mistakes:  # the project's own modules can be imported
+        findings += check_rules(raw, [path for path, _ in findings])
+    raise_mistakes(tree, findings, mistakes)
+    return Config.from_tree(tree)
+
+
+def raise_mistakes(
+    tree: Node, findings: Iterable[Finding], mistakes: Iterable[Mistake] = ()
+) -> None:
+    """Raise a ConfigError where there are any, in the order of reading."""
+    mistakes = [*mistakes]
+    for path, message in findings:
+        mistakes.append(Mistake(where_is(tree, path), ".".join(map(str, path)), message))
+    if mistakes:
+        raise ConfigError(sorted(mistakes, key=_reading_order))
+
+
+def _reading_order(mistake: Mistake) -> tuple[str, int, int]:
+    """Return the file, line and column of a mistake."""
+    place = re.fullmatch(r"(.*):(\d+):(\d+)", mistake.where, re.DOTALL)
+    return (place[1], int(place[2]), int(place[3])) if place else (mistake.where, 0, 0)
+
+
+# --- keys, types and ranges ---------------------------------------------------------------------
+
+
+def check_schema(raw: Mapping[str, Any], schema: type[BaseModel] = Config) -> Iterator[Finding]:
+    """Yield every key, type and range of `raw` that is not as the schema has it."""
+    try:
+        schema.model_validate(raw)
+    except ValidationError as error:
+        yield from (_finding(detail, schema) for detail in error.errors(include_url=False))
+
+
+def _finding(detail: ErrorDetails, root: type[BaseModel]) -> Finding:
+    path, kind = detail["loc"], detail["type"]
+    known, schema = _schema_at(path, root)
+    section = _section_in(schema)
+    if kind == "value_error":
+        return path, detail["msg"].removeprefix("Value error, ")
+    if kind == "missing":
+        return path, f"missing, the {root.__name__.lower()} needs it"
+    if kind == "extra_forbidden":
+        near = did_you_mean(str(path[-1]), section.model_fields)
+        if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
+            near = f" (did you mean 'trainer.{path[0]}'?)"
+        hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
+        return path, f"unknown key{near or hint}"
+    expected = "a list" if section else in_words(schema, detail)
+    if section and kind in ("model_type", "dict_type"):
+        expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
+    return known, f"expected {expected}, found {shown(detail['input'])}"
+
+
+def _schema_at(path: KeyPath, schema: Any = Config) -> tuple[KeyPath, Any]:
+    """Return a path as far as the schema knows it, and what the schema says there."""
+    for depth, key in enumerate(path):
+        fields = getattr(_section_in(schema), "model_fields", {})
+        if isinstance(key, int):
+            schema = get_args(schema)[0]
+        elif get_origin(schema) is dict:
+            schema = get_args(schema)[1]
+        elif key in fields:
+            schema = fields[key].annotation
+        else:
+            return path[:depth], schema
+    return path, schema
+
+
+def _section_in(schema: Any) -> type[BaseModel] | None:
+    """Return the section that a part of the schema describes, be it optional or in a list."""
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema
+    return next(filter(None, map(_section_in, get_args(schema))), None)
+
+
+# --- names and arguments ------------------------------------------------------------------------
+
+
+def _check_nodes(
+    raw: Mapping[str, Any], wrong: Collection[KeyPath], mistakes: list[Mistake]
+) -> Iterator[Finding]:
+    """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
+    for key, path, node in _nodes_in(raw, wrong):
+        try:
+            runtime = RUNTIME.get(key, ())
+            yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
+            if key == "optimizer":
+                yield from _check_param_groups(node)
+        except ConfigError as error:
+            mistakes += error.mistakes
+
+
+def _nodes_in(
+    raw: Any, wrong: Collection[KeyPath], path: KeyPath = (), key: str = ""
+) -> Iterator[tuple[str, KeyPath, Any]]:
+    """Yield the nodes of a config, each with its key and path, but for what is found `wrong`."""
+    if path in wrong:
+        return
+    if isinstance(raw, str):
+        yield key, path, raw
+    elif isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from _nodes_in(item, wrong, (*path, number), key)
+    elif isinstance(raw, dict):
+        node = {"type": STOCK.get(key)} | raw
+        takes_args = isinstance(node.get("args"), dict | list | None)
+        if key and takes_args and isinstance(node["type"], str):
+            yield key, path, node
+        for name in SECTIONS:
+            yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
+
+
+def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]:
+    """Yield the options of parameter groups that the optimizer does not take."""
+    groups = isinstance(optimizer, dict) and optimizer.get("param_groups")
+    name, _ = split_node(optimizer)
+    try:
+        parameters = Parameters(OPTIMIZERS.find(name), OPTIMIZERS)
+    except NameLookupError:
+        return  # it was reported
+    for number, group in enumerate(groups if isinstance(groups, list) else ()):
+        for key, value in group.items() if isinstance(group, dict) else ():
+            if key not in ParamGroup.model_fields:
+                path = ("optimizer", "param_groups", number, key)
+                yield from parameters.check_name(name, key, path=path)
+                yield from parameters.check_value(key, value, path=path)

@@ -1,0 +1,1 @@
+"""The order of samples, their random draws, the split, and batches of them."""

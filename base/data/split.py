@@ -1,0 +1,62 @@
+"""Which samples are for training and which are held back for validation."""
+
+import math
+import re
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
+
+from base.data.sample_rng import mix
+from base.errors import DataError, UsageError
+
+
+def split(dataset: Dataset, validation_split: float | str, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the indices of training and of validation samples, (N,) int64 each.
+
+    A fold "i/k" holds back the i-th of k parts of the seed's permutation, a share or a count its
+    beginning. A dataset that has a method `fit_to` is told the training indices.
+
+    Raises:
+        DataError: the dataset has no length, is empty, or the split leaves nothing to train on.
+        UsageError: there is no such fold.
+    """
+    name = type(dataset).__name__
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise DataError(
+            f"{name} has no length and no index; a resumable order needs both: give it "
+            "__len__ and __getitem__, or write its samples to files first"
+        )
+    total = len(dataset)
+    if total == 0:
+        raise DataError(f"{name} has no samples")
+    start, stop = _held_back(validation_split, total)
+    if not 0 <= stop - start < total:
+        raise DataError(
+            f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
+            "train on, or is below 0"
+        )
+    train, valid = torch.arange(total), torch.arange(0)
+    if start < stop:
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(seed)))
+        train, valid = torch.cat([order[:start], order[stop:]]).sort().values, order[start:stop]
+    if hasattr(dataset, "fit_to"):
+        dataset.fit_to(train)
+    return train, valid.sort().values
+
+
+def _held_back(validation_split: float | str, total: int) -> tuple[int, int]:
+    """Return where in the order of all samples those for validation start and stop."""
+    if not isinstance(validation_split, str):
+        is_share = isinstance(validation_split, float)
+        return 0, math.floor(total * validation_split) if is_share else validation_split
+    found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", validation_split)
+    fold, num_folds = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= fold <= num_folds:
+        raise UsageError(
+            f"validation_split is {validation_split!r}, expected a share, a count, or a fold i/k "
+            "such as 2/5, with i from 1 to k"
+        )
+    if num_folds > total:
+        raise UsageError(f"{total} samples cannot be cut into {num_folds} folds")
+    return total * (fold - 1) // num_folds, total * fold // num_folds

@@ -1,0 +1,101 @@
+"""Weights & Biases. Imports wandb: import it only where that is on."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from base.checkpoint.checkpoints import BEST
+from logger.run_directory import RunDirectory
+
+UPLOAD_SECONDS = 600  # to wait at the end, where wandb itself waits for ever; the rest is on disk
+NO_KEY = "no API key: run `wandb login`, or set WANDB_MODE=offline or logger.wandb.mode=offline"
+
+
+class WandbWriter:
+    """One run of W&B; `wandb_run` is wandb's own object, for all that is not offered here.
+
+    `config` is the whole config as plain data. What `logger.wandb` of it leaves open, the WANDB_*
+    variables and wandb's settings files say; the project is `name` where nobody says. The id is
+    that of `run`, so a continued run is the same one there; a new one replaces what had its id.
+
+    wandb's own step only rises and nothing can be taken back, so after a rollback what is there
+    already is not told again: it has the same values. The charts' x is `step`, the optimizer's.
+    A killed process loses up to 15 seconds of points that metrics.csv may have.
+
+    Raises:
+        RuntimeError: W&B is online and nobody is logged in; it is never asked for.
+    """
+
+    def __init__(
+        self, run: RunDirectory, config: Mapping[str, Any], *, is_resumed: bool = False
+    ) -> None:
+        options, settings = dict(config["logger"]["wandb"]), wandb.setup().settings
+        mode = options.pop("mode") or settings.mode
+        if mode not in ("offline", "dryrun", "disabled") and not wandb.login(prompt=False):
+            raise RuntimeError(NO_KEY)
+        self._run = run
+        self.wandb_run = wandb.init(
+            **options | {"project": options["project"] or settings.project or config["name"]},
+            name=run.run_id,
+            id=f"{config['name']}-{run.run_id}",
+            resume="allow" if is_resumed else None,
+            mode=mode,
+            dir=run.path.absolute(),  # its service may work in another folder
+            config=dict(config),
+            reinit="finish_previous",
+            settings={"finish_timeout": settings.finish_timeout or UPLOAD_SECONDS},
+        )
+        self.wandb_run.define_metric("step", hidden=True)
+        self.wandb_run.define_metric("*", step_metric="step")
+        self._next = self.wandb_run.step
+        if is_resumed and self.wandb_run.offline:
+            self._next = _last_step(run.path / "wandb", self.wandb_run.id) + 1
+
+    def train(self, values: Mapping[str, float], step: int) -> None:
+        """Add a point to the training curves, `train/NAME`."""
+        self._log({f"train/{name}": value for name, value in values.items()}, step, 2 * step)
+
+    def epoch(self, row: Mapping[str, float | int]) -> None:
+        """Add a row of metrics.csv: `epoch/COLUMN` for each of its columns."""
+        step = int(row["step"])
+        self._log({f"epoch/{name}": value for name, value in row.items()}, step, 2 * step + 1)
+
+    def _log(self, values: Mapping[str, float], step: int, place: int) -> None:
+        """Log under a step of wandb's own, `place` where it is free, so that no two are one row."""
+        if place >= self._next:
+            place = max(place, self.wandb_run.step)
+            self.wandb_run.log({**values, "step": step}, step=place, commit=True)
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Add the summary, and as an artifact the best checkpoint and the config it ran with."""
+        self.wandb_run.summary.update(summary)
+        if not (best := self._run.checkpoints / BEST).exists():
+            return
+        model = wandb.Artifact(f"model-{self.wandb_run.id}", type="model", metadata=dict(summary))
+        model.add_file(str(best))
+        model.add_file(str(self._run.config_file))
+        self.wandb_run.log_artifact(model, aliases=["best"])
+
+    def close(self) -> None:
+        """Upload what is left; the run has failed there if this is called for an error."""
+        try:
+            self.wandb_run.finish(exit_code=int(sys.exception() is not None))
+        except Exception:
+            wandb.teardown()  # else it tries again as Python exits, and shows a traceback
+            raise
+
+
+def _last_step(folder: Path, run_id: str) -> int:
+    """Return wandb's own step of the last point that offline processes of a run left, else -1."""
+    last = -1
+    for file in folder.glob(f"offline-run-*/run-{run_id}.wandb"):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        records = [json.loads(line) for line in shown.splitlines() if '"type":"history"' in line]
+        last = max([last, *(record["history"]["step"]["num"] for record in records)])
+    return last

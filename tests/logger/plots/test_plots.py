@@ -1,0 +1,123 @@
+"""Figures are drawn for every size of run and matrix, without pyplot."""
+
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from base.errors import WriteError
+from logger.plots.plots import (
+    _best_epoch,
+    _quantities,
+    plot_confusion_matrix,
+    plot_curves,
+    plot_image_sheet,
+    scaled_for_viewing,
+)
+
+
+def rows(num_epochs, **values):
+    return [
+        {"epoch": epoch, "step": epoch, "seconds": 1.0, "lr": 0.1**epoch, "loss": 1 / epoch}
+        | values
+        for epoch in range(1, num_epochs + 1)
+    ]
+
+
+def size(path):
+    """Return the width and height that a PNG file states."""
+    data = path.read_bytes()
+    assert data.startswith(b"\x89PNG")
+    return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        rows(1),
+        rows(4, val_loss=0.5, val_only=1.0),
+        rows(3, loss=math.nan, val_loss=math.inf),
+        rows(3)[:2] + rows(3, val_loss=0.5)[2:],
+        rows(2, **{f"metric_{number}": 0.5 for number in range(20)}),
+    ],
+    ids=["one epoch", "validation", "nothing finite", "validation begins late", "many metrics"],
+)
+def test_curves_are_drawn_for_any_table(tmp_path, table):
+    plot_curves(table, tmp_path / "curves.png", title="tiny")
+    assert min(size(tmp_path / "curves.png")) > 300
+
+
+def test_there_is_one_panel_per_quantity_with_loss_first_and_lr_last():
+    table = [{"epoch": 1, "lr": 1, "acc": 1, "loss": 1, "val_loss": 1, "val_f1": 1}]
+    assert _quantities(table) == ["loss", "acc", "f1", "lr"]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "best"),
+    [("min x", 2), ("max x", 4), ("off", 0), ("min nothing", 0)],
+)
+def test_the_best_epoch_is_the_first_of_equals_and_never_nan(monitor, best):
+    values = [math.nan, 1.0, 1.0, 3.0, math.nan]
+    table = [{"epoch": epoch, "x": value} for epoch, value in enumerate(values, start=1)]
+    assert _best_epoch(table, monitor) == best
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 31, 1000])
+def test_a_confusion_matrix_gets_a_pixel_per_class_and_more(tmp_path, num_classes):
+    matrix = np.eye(num_classes, dtype=int) * 7
+    labels = [f"a class of a rather long name {number}" for number in range(num_classes)]
+    plot_confusion_matrix(matrix, labels, tmp_path / "matrix.png")
+    assert min(size(tmp_path / "matrix.png")) > 1.2 * num_classes
+
+
+def test_a_confusion_matrix_of_nothing_is_drawn(tmp_path):
+    matrix = torch.zeros(2, 2, dtype=torch.int64)
+    plot_confusion_matrix(matrix, ["a", "b"], tmp_path / "matrix.png")
+    assert size(tmp_path / "matrix.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_an_image_sheet_has_rows_of_eight(tmp_path, channels):
+    images = torch.randn(9, channels, 6, 6)
+    plot_image_sheet(images, [str(number) for number in range(9)], tmp_path / "nine.png")
+    plot_image_sheet(images[:8], [str(number) for number in range(8)], tmp_path / "eight.png")
+    nine, eight = size(tmp_path / "nine.png"), size(tmp_path / "eight.png")
+    assert nine[0] == eight[0]
+    assert nine[1] == pytest.approx(2 * eight[1], abs=1)
+
+
+def test_each_image_is_scaled_to_its_own_range():
+    images = torch.stack([torch.arange(4.0), 100 * torch.arange(4.0), torch.full((4,), 7.0)])
+    shown = scaled_for_viewing(images.view(3, 1, 2, 2))
+    assert shown.shape == (3, 2, 2, 3)
+    assert shown.max(axis=(1, 2, 3)).tolist() == [1, 1, 0]
+    assert shown.min() == 0
+    assert np.isfinite(scaled_for_viewing(np.full((1, 1, 2, 2), np.nan))).all()
+
+
+def test_a_figure_that_cannot_be_written_is_named(tmp_path):
+    path = tmp_path / "gone" / "curves.png"
+    with pytest.raises(WriteError, match=f"{path}: cannot be written: No such file"):
+        plot_curves(rows(1), path, title="tiny")
+
+
+def test_the_package_is_imported_without_what_only_some_of_it_needs(tmp_path):
+    code = """
+import sys, base.errors
+before = set(sys.modules)
+import logger
+heavy = {"tensorboard", "torch.utils.tensorboard", "matplotlib", "pandas"}
+print(sorted((set(sys.modules) - before) & heavy))
+from pathlib import Path
+from logger.plots.plots import plot_confusion_matrix
+plot_confusion_matrix([[1, 0], [0, 1]], "ab", Path(sys.argv[1]))
+print("matplotlib.pyplot" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "matrix.png")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    output = subprocess.check_output(command, text=True, env=environment)
+    assert output.splitlines() == ["[]", "False"]

@@ -1,0 +1,256 @@
+"""Curves as they are read back: TensorBoard's events and metrics.csv."""
+
+import errno
+import os
+
+import pytest
+import torch
+from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+from tensorboard.plugins.hparams import metadata
+from torch import nn
+
+from base.errors import DataError, WriteError
+from logger import setup_logging
+from logger.tensorboard_writer import CsvWriter, TensorBoardWriter, flatten
+
+READERS = [event_accumulator.EventAccumulator, plugin_event_accumulator.EventAccumulator]
+
+
+def read(folder, reader=event_accumulator.EventAccumulator):
+    # without a limit on how many events are kept of a tag
+    return reader(str(folder), {"scalars": 0, "tensors": 0, "images": 0}).Reload()
+
+
+def steps(folder, tag, reader):
+    events = read(folder, reader)
+    is_plain = reader is event_accumulator.EventAccumulator
+    return [event.step for event in (events.Scalars if is_plain else events.Tensors)(tag)]
+
+
+def write_loss(folder, step_range, *, purge=None):
+    writer = TensorBoardWriter(folder, purge_train=purge, purge_valid=purge)
+    for step in step_range:
+        writer.train({"loss": 1 / step}, step)
+        if step % 5 == 0:
+            writer.valid({"loss": 2 / step}, step)
+    writer.close()
+
+
+def test_train_and_validation_share_a_tag_in_two_folders(tmp_path):
+    write_loss(tmp_path, range(1, 11))
+    assert read(tmp_path / "train").Scalars("loss")[3].value == pytest.approx(1 / 4)
+    assert [event.step for event in read(tmp_path / "valid").Scalars("loss")] == [5, 10]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_after_resumes_every_step_is_there_once(tmp_path, reader):
+    write_loss(tmp_path, range(1, 18), purge=0)
+    write_loss(tmp_path, range(13, 24), purge=13)
+    write_loss(tmp_path, range(8, 31), purge=8)
+    assert steps(tmp_path / "train", "loss", reader) == list(range(1, 31))
+    assert steps(tmp_path / "valid", "loss", reader) == [5, 10, 15, 20, 25, 30]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_many_resumes_within_a_second_keep_their_order(tmp_path, reader):
+    for start in range(1, 14):
+        write_loss(tmp_path, range(start, start + 4), purge=start)
+    assert steps(tmp_path / "train", "loss", reader) == list(range(1, 17))
+
+
+def test_a_resume_on_a_clock_that_is_behind_still_comes_later(tmp_path, monkeypatch):
+    write_loss(tmp_path, range(1, 9))
+    monkeypatch.setattr("logger.event_file.time.time", lambda: 1e9)
+    write_loss(tmp_path, range(5, 11), purge=5)
+    events = read(tmp_path / "train").Scalars("loss")
+    assert [event.step for event in events] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_without_a_purge_step_nothing_is_hidden(tmp_path, reader):
+    write_loss(tmp_path, range(1, 5))
+    write_loss(tmp_path, range(5, 9))
+    assert steps(tmp_path / "train", "loss", reader) == list(range(1, 9))
+
+
+def test_a_record_torn_by_a_kill_costs_only_itself(tmp_path):
+    write_loss(tmp_path, range(1, 9), purge=0)
+    [path] = (tmp_path / "train").iterdir()
+    path.write_bytes(path.read_bytes()[:-5])
+    write_loss(tmp_path, range(8, 11), purge=8)
+    events = read(tmp_path / "train").Scalars("loss")
+    assert [event.step for event in events] == list(range(1, 11))
+
+
+def test_the_torch_writers_methods_are_there_too(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    writer.train_events.add_histogram("weights", torch.arange(5.0), 1)
+    writer.close()
+    assert read(tmp_path / "train").Tags()["histograms"] == ["weights"]
+
+
+def test_text_is_shown(tmp_path):
+    writer = TensorBoardWriter(tmp_path)
+    writer.text("config", "lr: 0.1")
+    writer.close()
+    [event] = read(tmp_path / "train").Tensors("config/text_summary")
+    assert event.tensor_proto.string_val == [b"lr: 0.1"]
+
+
+class FrozenNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout())
+        self.layers[1].eval()
+
+    def forward(self, x):
+        return {"logits": self.layers(x), "noise": torch.rand(1)}
+
+
+def test_a_graph_leaves_the_model_and_the_random_state_alone(tmp_path):
+    model = FrozenNorm()
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    writer = TensorBoardWriter(tmp_path)
+    writer.graph(model, torch.randn(2, 4, generator=torch.Generator()))
+    writer.close()
+    assert read(tmp_path / "train").Tags()["graph"]
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in state.items())
+
+
+def test_a_model_without_a_graph_costs_one_line(tmp_path, capsys):
+    setup_logging(None)
+    model = nn.Linear(4, 3).train()
+    writer = TensorBoardWriter(tmp_path)
+    writer.graph(model, torch.randn(2, 5))
+    writer.close()
+    shown = capsys.readouterr()
+    assert shown.out.startswith("warning: TensorBoard shows no graph of this model: ")
+    assert shown.out.count("\n") == 1
+    assert shown.err == ""
+    assert model.training
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_shows_at_most_32_inputs(tmp_path, channels):
+    writer = TensorBoardWriter(tmp_path)
+    writer.images("inputs", 5 * torch.randn(40, channels, 8, 8))
+    writer.close()
+    [event] = read(tmp_path / "train").Images("inputs")
+    assert (event.width, event.height) == (8 * 8, 4 * 8)
+
+
+@pytest.mark.parametrize("inputs", [torch.zeros(4, 8), torch.zeros(4, 2, 8, 8), ["a"], None])
+def test_inputs_that_are_no_images_are_passed_over(tmp_path, inputs):
+    writer = TensorBoardWriter(tmp_path)
+    writer.images("inputs", inputs)
+    writer.close()
+    assert read(tmp_path / "train").Tags()["images"] == []
+
+
+def test_hparams_lie_in_the_runs_own_event_folder(tmp_path):
+    config = {"optimizer": {"type": "Adam", "args": {"lr": 0.1, "amsgrad": True}}, "seed": None}
+    for best in (0.5, 0.25):  # a finished run may be extended and finish again
+        writer = TensorBoardWriter(tmp_path)
+        writer.hparams(config, {"best": best})
+        writer.close()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["train", "valid"]
+    events = read(tmp_path)
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    values = metadata.parse_session_start_info_plugin_data(content).hparams
+    assert set(values) == {"optimizer.type", "optimizer.args.lr", "optimizer.args.amsgrad"}
+    assert values["optimizer.args.lr"].number_value == 0.1
+    assert values["optimizer.args.amsgrad"].bool_value is True
+    assert [event.value for event in events.Scalars("best")] == [0.25]
+
+
+def test_flatten_gives_scalars_by_dotted_path():
+    node = {
+        "metrics": ["accuracy", {"type": "top_k", "args": {"k": 5}}],
+        "lr": float("inf"),
+        "betas": (0.9, 0.99),
+        "none": None,
+    }
+    assert flatten(node) == {
+        "metrics.0": "accuracy",
+        "metrics.1.type": "top_k",
+        "metrics.1.args.k": 5,
+        "lr": "inf",
+        "betas": "(0.9, 0.99)",
+    }
+
+
+def row(epoch, **values):
+    return {"epoch": epoch, "step": 10 * epoch, "loss": 0.1 + 0.2 / epoch, **values}
+
+
+def test_a_row_is_complete_on_the_disk_at_once_and_reads_back_exactly(tmp_path):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    writer.write(row(1))
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,step,loss\n1,10,0.30000000000000004\n"
+    writer.write(row(2, loss=torch.tensor(0.1)))
+    assert writer.rows() == [row(1), row(2, loss=float(torch.tensor(0.1)))]
+    assert isinstance(writer.rows()[0]["epoch"], int)
+
+
+def test_the_first_row_fixes_the_columns(tmp_path, capsys):
+    setup_logging(None)
+    CsvWriter(tmp_path / "metrics.csv").write(row(1, val_loss=0.5))
+    writer = CsvWriter(tmp_path / "metrics.csv")  # as after a resume
+    writer.write(row(2))
+    writer.write(row(3, val_loss=0.25, accuracy=1.0))
+    assert "metrics.csv has no column for accuracy" in capsys.readouterr().out
+    assert writer.rows() == [row(1, val_loss=0.5), row(2), row(3, val_loss=0.25)]
+
+
+def test_cutting_back_drops_later_rows_and_a_torn_line(tmp_path):
+    path = tmp_path / "metrics.csv"
+    writer = CsvWriter(path)
+    for epoch in (1, 2, 3):
+        writer.write(row(epoch))
+    whole = path.read_text()
+    path.write_text(whole + "4,40,0.1")
+    assert len(writer.rows()) == 3
+    writer.cut_back(4)
+    assert path.read_text() == whole
+    writer.cut_back(2)
+    writer.write(row(3))
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("left", ["epo", "epoch,step,loss\n", "epoch,step,loss\n1,1"])
+def test_without_a_row_to_keep_the_columns_are_free_again(tmp_path, left):
+    path = tmp_path / "metrics.csv"
+    path.write_text(left)
+    writer = CsvWriter(path)
+    writer.cut_back(0)
+    writer.cut_back(0)
+    assert not path.exists()
+    writer.write(row(1, accuracy=0.5))
+    assert writer.rows() == [row(1, accuracy=0.5)]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,loss\n1,0.5\n2,x\n")
+    with pytest.raises(DataError, match=r"metrics.csv:3: expected 2 numbers, found '2,x'"):
+        CsvWriter(tmp_path / "metrics.csv").rows()
+
+
+def test_a_full_disk_is_a_write_error_and_the_run_can_go_on_later(tmp_path, monkeypatch):
+    writer = CsvWriter(tmp_path / "metrics.csv")
+    writer.write(row(1))
+
+    def full(descriptor):
+        os.ftruncate(descriptor, os.fstat(descriptor).st_size - 3)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(WriteError, match=r"metrics.csv: cannot be written: No space left"):
+            writer.write(row(2))
+    writer.cut_back(1)
+    writer.write(row(2))
+    assert writer.rows() == [row(1), row(2)]

@@ -1,0 +1,274 @@
+"""What TensorBoard shows of predictions, read back: values, steps, files, and what does not fit."""
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from google.protobuf import text_format
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.mesh.metadata import get_instance_name
+from tensorboard.plugins.mesh.plugin_data_pb2 import MeshPluginData
+from tensorboard.plugins.projector import ProjectorConfig
+from torch import nn
+from torch.utils.data import Dataset
+
+from base.errors import UsageError
+from logger import RunLogger
+from logger.tensorboard_writer import TensorBoardWriter
+from trainer.callbacks.predictions import Predictions
+
+SCORES = torch.tensor([[4.0, 0, 0], [0, 4, 0], [0, 4, 0], [0, 0, 4], [0, 4, 0], [4, 0, 0]])
+TARGETS = torch.tensor([0, 1, 2, 2, 1, 2])  # two of the third class are taken for others
+
+
+class Untouched(nn.Module):
+    """Gives its inputs back, or as many zeros: (B, ...) -> (B, 3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs):
+        flat = inputs.flatten(1)
+        nothing = self.layer(input=flat[:, :1]) * 0
+        return nothing + (flat if flat.shape[1] == 3 else flat.new_zeros(len(flat), 3))
+
+
+class Ragged(Dataset):
+    """Images of another height in each batch of two."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.rand(1, 3 + index // 2, 3), index % 3
+
+
+@pytest.fixture
+def show(tmp_path, make_trainer, monkeypatch):
+    """Return a function that trains on data with panels; it returns the validation events."""
+    monkeypatch.setattr(logging.getLogger("train"), "propagate", True)  # to caplog
+
+    def train_and_read(data, model=None, *, loss=F.cross_entropy, settings=None, **panels):
+        trainer = make_trainer(
+            model or Untouched(),
+            data,
+            valid=data,
+            loss=loss,
+            callbacks=(Predictions(**panels),),
+            **settings or {},
+        )
+        logger = RunLogger(None)
+        logger._writers["TensorBoard"] = TensorBoardWriter(tmp_path)
+        trainer.fit(logger=logger)
+        assert logger.tensorboard is not None  # nothing failed
+        logger.close()
+        sizes = {"images": 0, "tensors": 0, "audio": 0}
+        return EventAccumulator(str(tmp_path / "valid"), sizes).Reload()
+
+    return train_and_read
+
+
+def test_the_pr_curve_is_that_of_the_predictions(show):
+    events = show((SCORES, TARGETS), panels=["pr_curves"])
+    [event] = events.Tensors("pr_curve/2")
+    curve = np.array(event.tensor_proto.float_val).reshape(6, 127)
+    assert event.step == 2
+    half = 63  # the threshold 0.5: tp, fp, tn, fn, precision, recall
+    assert curve[:, half] == pytest.approx([1, 0, 3, 2, 1, 1 / 3])
+    assert curve[:, 0] == pytest.approx([3, 3, 0, 0, 0.5, 1])  # all are taken for it
+    assert events.Tags()["images"] == []
+
+
+def test_the_confusion_matrix_counts_what_was_taken_for_what(show, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "logger.plots.plots.draw_confusion_matrix",
+        lambda matrix, labels, dpi: drawn.append((matrix.tolist(), labels)) or gif(),
+    )
+    events = show((SCORES, TARGETS), panels=["confusion_matrix"])
+    assert drawn == [([[1, 0, 0], [0, 2, 0], [1, 1, 1]], ["0", "1", "2"])]
+    assert events.Images("predictions/confusion_matrix")[0].encoded_image_string == gif()
+
+
+def gif():
+    file = io.BytesIO()
+    Image.new("L", (3, 2)).save(file, "GIF")
+    return file.getvalue()
+
+
+def test_the_table_has_what_is_true_and_what_was_predicted(show):
+    [event] = show((SCORES, TARGETS), panels=["table"]).Tensors("predictions/table/text_summary")
+    lines = event.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[0] == "| sample | true | predicted |"
+    assert lines[2:] == [
+        "| 0 | 0 | 0 |", "| 1 | 1 | 1 |", "| 2 | 2 | **1** |",
+        "| 3 | 2 | 2 |", "| 4 | 1 | 1 |", "| 5 | 2 | **0** |",
+    ]  # fmt: skip
+
+
+def test_images_stand_under_what_they_were_taken_for(show, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "logger.plots.plots.draw_image_sheet",
+        lambda images, titles, dpi: drawn.append((images, titles)) or gif(),
+    )
+    images = SCORES.view(6, 1, 1, 3)
+    show((images, TARGETS), panels=["images"])
+    [(shown, titles)] = drawn
+    assert torch.equal(shown, images)
+    assert titles == ["0", "1", "1, true 2", "2", "1", "0, true 2"]
+
+
+def test_numbers_are_shown_beside_what_was_predicted(show):
+    data = torch.ones(4, 1), torch.tensor([1.5, 2, 3, 4])[:, None]
+    model = nn.Linear(1, 1)
+    nn.init.constant_(model.weight, 2.0)
+    nn.init.constant_(model.bias, 0.0)
+    model.requires_grad_(False)
+    model.bias.requires_grad_(True)
+    events = show(data, model, loss=lambda output, target: (output * 0).mean())
+    text = events.Tensors("predictions/table/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "| 0 | 1.5 | **2** |" in text
+    assert "| 1 | 2 | 2 |" in text
+    assert not any("pr_curve" in tag for tag in events.Tags()["tensors"])
+
+
+def test_embeddings_are_what_the_last_layer_gets_at_the_newest_step(show, tmp_path):
+    images = torch.rand(6, 1, 4, 2)
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten(), nn.Linear(16, 3))
+    settings = {"epochs": 2, "ema_decay": 0.5}
+    averaged = []
+    model[2].register_forward_pre_hook(
+        lambda layer, args: None if layer.training else averaged.append(args[0].clone())
+    )
+    show((images, TARGETS), model, panels=["embeddings"], settings=settings)
+    folder = tmp_path / "valid"
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    [embedding] = config.embeddings
+    assert embedding.tensor_name == "newest:00004"
+    rows = np.loadtxt(folder / embedding.tensor_path, delimiter="\t")
+    assert rows == pytest.approx(torch.cat(averaged[-2:]).numpy(), rel=1e-5)
+    assert (folder / embedding.metadata_path).read_text().split() == list("012212")
+    sprite = Image.open(folder / embedding.sprite.image_path)
+    assert list(embedding.sprite.single_image_dim) == [32, 32]
+    assert sprite.size == (96, 96)
+    assert [path.name for path in folder.glob("0*")] == ["00004"]
+
+
+def test_points_are_shown_as_they_are(show):
+    points = torch.rand(6, 7, 3)
+    events = show((points, TARGETS), panels=["meshes"])
+    [event] = events.Tensors(get_instance_name("points", MeshPluginData.VERTEX))
+    shown = np.array(event.tensor_proto.float_val).reshape(6, 7, 3)
+    assert shown == pytest.approx(points.numpy())
+
+
+def test_signals_are_heard_at_their_rate_and_full_loudness(show):
+    signals = torch.sin(torch.arange(100) / 5).expand(6, 1, 100) / 4
+    [event] = show((signals, TARGETS), panels=["audio"], sample_rate=8000).Audio("audio/3")
+    assert (event.sample_rate, event.length_frames) == (8000, 100)
+    samples = np.frombuffer(event.encoded_audio_string[44:], np.int16)
+    expected = signals[3, 0] / signals[3, 0].abs().max() * 32767
+    assert samples == pytest.approx(expected.numpy(), abs=1)
+
+
+def test_videos_are_moving_pictures(show):
+    videos = torch.zeros(6, 5, 1, 8, 6)
+    videos[:, torch.arange(5), 0, torch.arange(5), 0] = 1  # a dot that falls
+    [event] = show((videos, TARGETS), panels=["videos"]).Images("videos/0")
+    movie = Image.open(io.BytesIO(event.encoded_image_string))
+    assert (movie.format, movie.n_frames, movie.size) == ("GIF", 5, (6, 8))
+    for number in range(5):
+        movie.seek(number)
+        rows, columns = np.nonzero(np.array(movie.convert("L")))
+        assert (rows.tolist(), columns.tolist()) == ([number], [0])
+
+
+def test_all_that_suits_is_shown_without_a_word(show, caplog):
+    tags = show((torch.rand(6, 1, 2, 2), TARGETS)).Tags()
+    assert sorted(tags["images"]) == ["predictions/confusion_matrix", "predictions/images"]
+    assert "Predictions" not in caplog.text
+
+
+def test_a_panel_that_does_not_suit_is_told_once(show, caplog):
+    settings = {"epochs": 3}
+    show((SCORES, TARGETS), panels=["videos", "table"], settings=settings)
+    words = "videos needs frames (T, C, H, W), C 1 or 3; a sample has inputs (3,), target ()"
+    assert caplog.text.count(words) == 1
+    assert "table" not in caplog.text
+
+
+def test_only_so_many_samples_of_every_other_epoch_are_seen(show):
+    settings = {"epochs": 4}
+    events = show((SCORES, TARGETS), panels=["table"], every=2, num_samples=3, settings=settings)
+    shown = events.Tensors("predictions/table/text_summary")
+    assert [event.step for event in shown] == [4, 8]
+    assert shown[0].tensor_proto.string_val[0].decode().count("\n") == 5  # a batch has 4
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"every": 0}, "Predictions: every is 0, expected 1 or more"),
+        ({"num_samples": 0}, "Predictions: num_samples is 0, expected 1 or more"),
+        ({"panels": ["video"]}, "there is no panel 'video' (did you mean 'videos'?)"),
+        ({"panels": ["audio"]}, "Predictions: audio needs a sample_rate, in Hz"),
+    ],
+)
+def test_a_wrong_argument_is_told(args, words):
+    with pytest.raises(UsageError) as error:
+        Predictions(**args)
+    assert words in str(error.value)
+
+
+def test_without_validation_data_there_is_nothing_to_show(make_trainer, points, fit):
+    trainer = make_trainer(nn.Linear(5, 3), points, callbacks=(Predictions(),))
+    with pytest.raises(UsageError, match="Predictions: there is no validation data to show"):
+        fit(trainer)
+
+
+def test_without_tensorboard_it_is_told(tree, start):
+    tree["callbacks"] = ["Predictions"]
+    run = start(tree, "logger.tensorboard=false", "trainer.epochs=1")
+    log = (run / "train.log").read_text()
+    assert "Predictions: nothing is shown, since logger.tensorboard is false" in log
+
+
+def test_with_two_processes_one_shows_and_both_train_as_before(two_processes, start, tree):
+    tree["trainer"] |= {"epochs": 1}
+    two_processes(lambda rank: start(tree, run_id="plain"))
+    tree["callbacks"] += ["Statistics", "Predictions"]
+    [run, _] = two_processes(lambda rank: str(start(tree)))
+    states = [
+        torch.load(path / "checkpoints/checkpoint-epoch1.pth", weights_only=True)
+        for path in (Path(run), Path(run).parent / "plain")
+    ]
+    for name, tensor in states[0]["model"].items():
+        assert torch.equal(tensor, states[1]["model"][name])
+    [event] = (
+        EventAccumulator(f"{run}/tensorboard/train")
+        .Reload()
+        .Scalars("statistics/gradient_norm")[:1]
+    )
+    assert event.step == 2
+    assert EventAccumulator(f"{run}/tensorboard/valid").Reload().Images("predictions/images")
+
+
+def test_texts_of_different_lengths_are_shown_as_far_as_they_fit(show):
+    events = show(Ragged(), settings={"batch_size": 2})
+    [event] = events.Tensors("predictions/table/text_summary")
+    assert len(event.tensor_proto.string_val[0].splitlines()) == 2 + 6
+    assert events.Images("predictions/images")  # of the first batch
+
+
+def test_the_pr_curve_takes_probabilities_as_they_are(show):
+    events = show((SCORES.softmax(dim=1), TARGETS), panels=["pr_curves"])
+    [event] = events.Tensors("pr_curve/2")
+    true_positives = event.tensor_proto.float_val[:127]
+    assert true_positives[120] == 1  # its share is 0.96

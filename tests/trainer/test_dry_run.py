@@ -1,0 +1,33 @@
+"""The sheet of --check where model and data do not fit one another."""
+
+import pytest
+import torch
+from torch import nn
+
+from base.errors import UsageError
+from trainer.callbacks.unfreeze import Unfreeze
+from trainer.dry_run import print_sheet
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(nn.Linear(5, 4), nn.Linear(7, 3)), r"4x4 and 7x3\) \(target 4\)"),
+        (nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), "Target 2 is out of bounds"),
+    ],
+)
+def test_a_first_batch_that_fails_is_told_with_the_layers_it_came_through(
+    make_trainer, points, capsys, model, words
+):
+    torch.manual_seed(0)
+    with pytest.raises(UsageError, match=f"the first batch fails: .*{words}.*--debug shows where"):
+        print_sheet(make_trainer(model, points))
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert ["input", "4x5"] in rows
+    assert ["0", "Linear", "4x4"] in rows
+
+
+def test_a_callback_that_does_not_fit_the_model_is_told(make_trainer, points):
+    trainer = make_trainer(nn.Linear(5, 3), points, callbacks=(Unfreeze("head.*", 2),))
+    with pytest.raises(UsageError, match=r"Unfreeze: 'head\.\*' matches no parameter"):
+        print_sheet(trainer)

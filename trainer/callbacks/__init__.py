@@ -1,0 +1,1 @@
+"""Ready callbacks, one file each; a config names them under `callbacks`."""

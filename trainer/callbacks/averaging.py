@@ -1,0 +1,154 @@
+"""Stochastic weight averaging: the mean of the weights that the last epochs end with."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from base import Callback
+from base.base_model import set_training
+from base.checkpoint.checkpoints import AVERAGED, serialize
+from base.checkpoint.files import write_atomic
+from base.errors import UsageError
+from base.runtime import distributed
+from base.runtime.device import count_samples
+from base.runtime.finite_guard import check_model_finite
+from logger.console import format_values
+from trainer.batches import limited
+from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+
+class StochasticWeightAveraging(Callback):
+    """Averages the weights with which every epoch from `start` on ends, counted from 1.
+
+    From then on the config's schedule stands still: each learning rate goes along half a cosine of
+    `anneal_epochs` (0: at once) to `lr`, one for all parameter groups or a list of one for each.
+    When training is done, the average gets batch-norm statistics of the training data, is
+    evaluated, and saved as `model_swa.pth`. Izmailov et al., 2018, https://arxiv.org/abs/1803.05407
+
+    Raises:
+        UsageError: a number is out of its range or does not fit the run, or `ema_decay` is set too.
+    """
+
+    def __init__(self, start: int, lr: float | list[float], anneal_epochs: int = 5) -> None:
+        rates = lr if isinstance(lr, list) else [lr]
+        if start < 1 or anneal_epochs < 0 or not all(rate > 0 for rate in rates):
+            raise UsageError(
+                "StochasticWeightAveraging: expected start from 1, lr above 0 and anneal_epochs "
+                f"from 0, found {start}, {lr} and {anneal_epochs}"
+            )
+        self.start, self.lr, self.anneal_epochs = start, lr, anneal_epochs
+        self.first_rates: list[float] = []  # of the groups, when averaging began
+        self.average: AveragedModel | None = None
+        self.restored: Mapping[str, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        num_groups = len(trainer.optimizer.param_groups)
+        self.rates = self.lr if isinstance(self.lr, list) else [self.lr] * num_groups
+        mistake = ""
+        if trainer.ema is not None:
+            mistake = "trainer.ema_decay averages the weights already; remove one of them"
+        elif self.start > trainer.settings.epochs:
+            mistake = f"start is {self.start}, but trainer.epochs is {trainer.settings.epochs}"
+        elif len(self.rates) != num_groups:
+            mistake = f"lr has {len(self.rates)} rates for {num_groups} parameter groups"
+        if mistake:
+            raise UsageError(f"StochasticWeightAveraging: {mistake}")
+        if self.restored:
+            self.average = AveragedModel(trainer.network)
+            self.average.load_state_dict(self.restored)
+            self.restored = {}
+        if self.first_rates:
+            trainer.schedule_interval = None
+
+    def on_epoch_start(self, trainer: Trainer) -> None:
+        """Set the rates as `torch.optim.swa_utils.SWALR` does, which a resume would not bear.
+
+        It adds keys to the optimizer's groups that one built from the config has not got.
+        """
+        num_epochs = trainer.epoch + 1 - self.start
+        if num_epochs < 0:
+            return
+        groups = trainer.optimizer.param_groups
+        trainer.schedule_interval = None
+        self.first_rates = self.first_rates or [group["lr"] for group in groups]
+        way = min(num_epochs / self.anneal_epochs, 1.0) if self.anneal_epochs else 1.0
+        share = (1 - math.cos(math.pi * way)) / 2
+        for group, first, last in zip(groups, self.first_rates, self.rates, strict=True):
+            group["lr"] = last * share + first * (1 - share)
+
+    def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
+        if trainer.epoch >= self.start:
+            self.average = self.average or AveragedModel(trainer.network)
+            self.average.update_parameters(trainer.network)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        if self.average is None:
+            log.warning("stopped before epoch %d: no weights were averaged", self.start)
+            return
+        with _trained_instead(trainer, self.average.module):
+            _renew_statistics(trainer)
+            check_model_finite(trainer.network, epoch=trainer.epoch, step=trainer.step)
+            values = trainer.evaluate() if trainer.valid_data_loader is not None else {}
+            values = {f"swa_val_{name}": value for name, value in values.items()}
+            state = trainer.state_dict()
+        trainer.row = trainer.row | distributed.share(values)  # for the summary
+        log.info("average of %d epochs: %s", self.average.n_averaged, format_values(values))
+        if trainer.checkpoints is not None:
+            path = trainer.checkpoints.folder / AVERAGED
+            write_atomic(path, serialize(state))
+            log.info("its test: python test.py -r %s", path)
+
+    def state_dict(self) -> dict[str, Any]:
+        average = self.average.state_dict() if self.average is not None else {}
+        return {"first_rates": self.first_rates, "average": dict(average)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.first_rates, self.restored = state["first_rates"], state["average"]
+
+
+@contextmanager
+def _trained_instead(trainer: Trainer, model: nn.Module) -> Iterator[None]:
+    """Stand a model in for the one that is trained, evaluated and saved."""
+    before = trainer.network, trainer.model
+    trainer.network = trainer.model = model
+    try:
+        yield
+    finally:
+        trainer.network, trainer.model = before
+
+
+@torch.no_grad()
+def _renew_statistics(trainer: Trainer) -> None:
+    """Give the batch norms that are trained the mean statistics of all training batches.
+
+    It is `torch.optim.swa_utils.update_bn` for any batch, for several ranks, and with frozen norms
+    left as they are.
+    """
+    set_training(trainer.network)
+    modules = [module for module in trainer.network.modules() if isinstance(module, _BatchNorm)]
+    norms = [norm for norm in modules if norm.training and norm.track_running_stats]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+    trainer.tracker.is_open = False
+    for batch in trainer.data_loader.batches(0, limited(trainer.settings, trainer.data_loader)):
+        trainer.batch_size = count_samples(batch)
+        with trainer.autocast():
+            trainer.valid_step(trainer.on_device(batch))
+        if trainer.stop_signal.number and trainer.is_alone:
+            raise trainer.stop(trainer.stop_signal.number)
+    trainer.tracker.is_open = True
+    for norm in norms:
+        for statistics in (norm.running_mean, norm.running_var):
+            statistics.copy_(distributed.mean_over_ranks(statistics))

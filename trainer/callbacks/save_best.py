@@ -1,0 +1,39 @@
+"""Keep the best state by another column than `trainer.monitor`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from base import BaseTrainer, Callback
+from base.config.schema import check_monitor
+from base.errors import UsageError
+from base.runtime.monitor import Monitor
+
+
+class SaveBest(Callback):
+    """Keeps the best state by another column than `trainer.monitor`: `model_best_COLUMN.pth`.
+
+    `monitor` is "min COLUMN" or "max COLUMN".
+
+    Raises:
+        UsageError: `monitor` is neither, or no such column is logged.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        try:
+            self.monitor = Monitor(check_monitor(monitor))
+        except ValueError as error:
+            raise UsageError(f"SaveBest: monitor: {error}") from error
+        if not self.monitor.is_on:
+            raise UsageError(
+                "SaveBest: monitor: expected 'min COLUMN' or 'max COLUMN', found 'off'"
+            )
+
+    def on_epoch_end(self, trainer: BaseTrainer, row: Mapping[str, float]) -> None:
+        if self.monitor.update(row):
+            trainer.save_best(self.monitor.column)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.monitor.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.monitor.load_state_dict(state)

@@ -1,0 +1,159 @@
+"""The range test of `train.py --find-lr`: the loss at ever higher learning rates."""
+
+import logging
+import math
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from base.base_model import set_training
+from base.errors import DivergedError, UsageError
+from logger import ProgressBar, RunLogger
+from logger.plots.plots import plot_rate_search
+from trainer.failure import failures_explained
+from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+NUM_STEPS = 200
+LOWEST, HIGHEST = 1e-7, 10.0
+DIVERGED = 4.0  # times the lowest loss, both smoothed
+SMOOTHING = 9  # steps: about a third of a decade
+
+
+def find_lr(trainer: Trainer) -> float | None:
+    """Train with a rising learning rate until the loss diverges, and return a rate to train with.
+
+    It is that of the steepest descent of the loss, None where it falls nowhere;
+    `NAME-lr-finder.png` shows it. The rates of parameter groups keep their ratios. Weights are
+    stepped on the way: the trainer is to be thrown away.
+    Smith, 2015, https://arxiv.org/abs/1506.01186
+
+    Raises:
+        UsageError: the steps are not those of one optimizer with a learning rate.
+        DivergedError: the loss is not finite from the first step on.
+        WriteError: the plot cannot be written.
+    """
+    if trainer.needs_closure or type(trainer).train_batch is not Trainer.train_batch:
+        raise UsageError(
+            "--find-lr: expected one optimizer that steps at a given rate; LBFGS searches for its "
+            "own, and a train_batch of one's own may have several"
+        )
+    if not trainer.optimizer.defaults["lr"] > 0:
+        raise UsageError("--find-lr: expected an optimizer.args.lr above 0 to scale all rates by")
+    trainer.begin(RunLogger(None))
+    rates = np.geomspace(LOWEST, HIGHEST, NUM_STEPS)
+    losses = list(_losses(trainer, rates))
+    if not losses:
+        raise DivergedError(f"--find-lr: the loss is not finite at a learning rate of {LOWEST:g}")
+    smooth = smoothed(losses)
+    suggestion = steepest(rates, smooth)
+    name, tried = trainer.config.name, rates[: len(losses)]
+    path, title = Path(f"{name}-lr-finder.png"), f"{name}: smoothed loss at a rising learning rate"
+    plot_rate_search(tried, smooth, path, title=title, suggestion=suggestion)
+    log.info("%d steps, up to a learning rate of %.2g: %s", len(tried), tried[-1], path)
+    if suggestion is None:
+        log.warning("the loss falls at no learning rate; --overfit 200 looks closer")
+    else:
+        log.info("suggestion: %s", _command(trainer, suggestion))
+    return suggestion
+
+
+def set_rates(trainer: Trainer, lr: float | None = None) -> None:
+    """Give the parameter groups the config's rates, or those in their ratios to `lr`.
+
+    A scheduler has set others when it was built.
+    """
+    default = trainer.optimizer.defaults["lr"]
+    own = [group.model_extra.get("lr", default) for group in trainer.config.optimizer.param_groups]
+    for group, rate in zip_longest(trainer.optimizer.param_groups, own, fillvalue=default):
+        group["lr"] = rate if lr is None else rate / default * lr
+
+
+def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[float]:
+    """Yield the loss of one optimizer step at each rate, until it diverges."""
+    lowest, recent = math.inf, []
+    set_training(trainer.model)
+    batches = _batches(trainer)
+    step_size = trainer.data_loader.per_rank_batch_size * trainer.settings.accumulate
+    bar = ProgressBar(len(rates) * step_size, description="learning rates")
+    with bar, failures_explained(trainer), suppress(DivergedError):
+        for rate in rates:
+            set_rates(trainer, float(rate))
+            for batch in batches:
+                trainer.train_batch(batch)
+                bar.update(trainer.batch_size)
+                if trainer.ends_group:
+                    break
+            loss = trainer.train_metrics.interval()["loss"]
+            recent = [*recent[1 - SMOOTHING :], loss]
+            lowest = min(lowest, level := sum(recent) / len(recent))
+            if not math.isfinite(loss) or level - lowest > (DIVERGED - 1) * abs(lowest):
+                return
+            yield loss
+            bar.show(loss=loss, lr=rate)
+
+
+def _batches(trainer: Trainer) -> Iterator[Any]:
+    """Yield training batches, ready for `train_batch`, epoch after epoch."""
+    while True:
+        for batch in trainer.data_loader.batches(trainer.first_batch, trainer.num_batches):
+            yield trainer.start_batch(batch)
+            trainer.batch += 1
+        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+
+
+def smoothed(losses: Sequence[float]) -> list[float]:
+    """Return the means of each loss and its neighbours, fewer at both ends."""
+    half = SMOOTHING // 2
+    return [float(np.mean(losses[max(i - half, 0) : i + half + 1])) for i in range(len(losses))]
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """Return the rate, to two digits, at which the loss falls most in its largest descent.
+
+    A rise by a fifth of the whole range ends a descent, so that one from a peak, with weights that
+    a high rate has spoiled, is told from the first. It is None where the loss hardly falls.
+    """
+    fall = losses[0] - min(losses)
+    if not fall > 0.05 * abs(losses[0]):
+        return None
+    descents = list(_descents(losses, rise=0.2 * fall))
+    start, end = max(descents, key=lambda descent: losses[descent[0]] - losses[descent[1]])
+    slopes = smoothed(np.gradient(losses[start : end + 1]))
+    return float(f"{rates[start + int(np.argmin(slopes))]:.1e}")
+
+
+def _descents(losses: Sequence[float], *, rise: float) -> Iterator[tuple[int, int]]:
+    """Yield the positions between which the loss falls without ever rising by `rise`."""
+    high = low = 0
+    for position, loss in enumerate(losses):
+        if loss > losses[low] + rise:
+            yield high, low
+            high = low = position
+        elif loss > losses[high]:
+            high = low = position
+        elif loss < losses[low]:
+            low = position
+    yield high, low
+
+
+def _command(trainer: Trainer, rate: float) -> str:
+    """Return this command with the rate in place of the search."""
+    scale = rate / trainer.optimizer.defaults["lr"]
+    own = [
+        f"optimizer.param_groups.{number}.lr={group.model_extra['lr'] * scale:.2g}"
+        for number, group in enumerate(trainer.config.optimizer.param_groups)
+        if "lr" in group.model_extra
+    ]
+    given = [argument for argument in sys.argv if argument != "--find-lr"]
+    if "--lr" in given:
+        place = given.index("--lr")
+        del given[place : place + 2]
+    return shlex.join(["python", *given, "--lr", f"{rate:g}", *own])

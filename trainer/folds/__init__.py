@@ -1,0 +1,1 @@
+"""Cross-validate a config on K folds."""

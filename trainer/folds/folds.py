@@ -1,0 +1,93 @@
+"""Cross-validation: a config trained once for each fold, and what the folds reached together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from base import BaseDataLoader
+from base.checkpoint.files import write_atomic
+from base.config.check import load_config
+from base.config.rules import loader_parameters
+from base.config.schema import Config
+from base.errors import UsageError
+from base.registry.arguments import items
+from base.runtime import distributed
+from logger import RunDirectory
+from logger.run_directory import check_run_id, new_run_id
+from logger.run_logger import NOT_RESULTS
+from trainer.resume import Start, find_config, start_from_config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Train = Callable[[Config, Start], Mapping[str, Any]]  # returns the summary of the run
+
+
+def train_folds(
+    path: Path, num_folds: int, run_id: str | None, overrides: Sequence[str], *, train: Train
+) -> None:
+    """Train a config with each fold of its data held back in turn, and print and write a table.
+
+    The runs are `<run_id>-fold1of5` and so on; with the same id, those there are continued.
+
+    Raises:
+        UsageError: the data cannot be cut into so many folds, or there is more than one process.
+    """
+    if distributed.world_size() > 1:
+        raise UsageError("--folds trains in one process; start it with python, not with torchrun")
+    if num_folds < 2:
+        raise UsageError(f"--folds is {num_folds}, expected 2 or more")
+    config = load_config(find_config(path), overrides)
+    key = split_key(config)
+    name = run_id or new_run_id()
+    check_run_id(fold_id(name, num_folds, num_folds))
+    print(f"{num_folds} folds; to continue after a stop: the same with --run-id {name}")
+    rows = []
+    for fold in range(1, num_folds + 1):
+        changes = [*overrides, f"{key}={fold}/{num_folds}"]
+        of_fold, start = start_from_config(path, changes, fold_id(name, fold, num_folds))
+        rows.append(result_row(train(of_fold, start), start.run))
+        start.run.release()
+    table = fold_table(rows)
+    file = Path(config.trainer.save_dir) / config.name / f"{name}-folds.csv"
+    write_atomic(file, table.to_csv())
+    print(table.to_string(float_format="{:.4g}".format), file, sep="\n")
+
+
+def split_key(config: Config) -> str:
+    """Return the key of the config that says which fold is held back.
+
+    Raises:
+        UsageError: its validation data is not split off by the loader's `validation_split`.
+    """
+    section, loader = config.data_loader, loader_parameters(config)
+    found = ""
+    if config.valid_dataset is not None:
+        found = "the config has a valid_dataset"
+    elif "validation_split" not in loader.by_name:
+        found = f"{section.type} takes none"
+    elif loader.target.split_validation is not BaseDataLoader.split_validation:
+        found = f"{section.type} splits in a way of its own"
+    if found:
+        raise UsageError(f"--folds needs validation data by a validation_split, but {found}")
+    places = {loader.argument_name(key): key for key, _ in items(section.args)}
+    return f"data_loader.args.{places.get('validation_split', 'validation_split')}"
+
+
+def fold_id(name: str, fold: int, num_folds: int) -> str:
+    """Return the id of a fold's run."""
+    return f"{name}-fold{fold}of{num_folds}"
+
+
+def result_row(summary: Mapping[str, Any], run: RunDirectory) -> dict[str, float]:
+    """Return the results of a run's best epoch, or of its last where no monitor says which."""
+    row = summary["best"] or summary["last"]
+    return {key: row[key] for key in row if key == "epoch" or key not in NOT_RESULTS}
+
+
+def fold_table(rows: Sequence[Mapping[str, float]]) -> "pd.DataFrame":
+    """Return a line for each fold, then the means and (sample) standard deviations of the folds."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows, index=range(1, len(rows) + 1), dtype=float)
+    return pd.concat([table, table.agg(["mean", "std"])]).rename_axis("fold")

@@ -1,0 +1,1 @@
+"""Try whether the model can overfit one batch."""

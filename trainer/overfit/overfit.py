@@ -1,0 +1,86 @@
+"""The trial of `train.py --overfit N`: what cannot learn one batch by heart is wired wrongly.
+
+https://karpathy.github.io/2019/04/25/recipe/ has the idea.
+"""
+
+import logging
+
+import torch
+
+from base.base_model import set_training
+from base.callback import Callback
+from base.errors import UsageError
+from logger import ProgressBar, RunLogger
+from logger.console import format_values
+from trainer.failure import failures_explained
+from trainer.find_lr.find_lr import set_rates
+from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+NEAR_ZERO = 0.02  # of the first loss: of ten classes the right one gets 95 %
+
+
+def overfit(trainer: Trainer, num_steps: int) -> None:
+    """Train on the first batch, always the same tensors, until its loss is near zero.
+
+    Everything is in training mode, dropout too; the learning rates are the configured ones, without
+    a schedule. Callbacks change the batch once.
+
+    Raises:
+        UsageError: `num_steps` is below 2, or the loss stays above a fiftieth of the first.
+        DivergedError: the loss is not finite.
+    """
+    if num_steps < 2:
+        raise UsageError(f"--overfit {num_steps}: expected 2 steps or more")
+    trainer.begin(RunLogger(None))
+    if not any(parameter.requires_grad for parameter in trainer.parameters):
+        raise UsageError("--overfit: every parameter is frozen")
+    trainer.num_batches = 1  # so every batch is a step, whatever `accumulate` says
+    set_rates(trainer)
+    set_training(trainer.model)
+    before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
+    batch = trainer.start_batch(next(trainer.data_loader.batches(0, 1)))
+    rows: list[dict[str, float]] = []
+    bar = ProgressBar(num_steps * trainer.batch_size, description="one batch")
+    with bar, failures_explained(trainer):
+        while len(rows) < num_steps and not (rows and _is_near_zero(rows)):
+            trainer.train_metrics.reset()
+            trainer.train_batch(batch)
+            rows.append(trainer.train_metrics.averages())
+            bar.update(trainer.batch_size)
+            bar.show(**rows[-1])
+    log.info("first step:  %s", format_values(rows[0]))
+    log.info("step %-6d  %s", len(rows), format_values(rows[-1]))
+    if not _is_near_zero(rows):
+        raise UsageError(_advice(trainer, before, rows))
+    log.info("the model can learn a batch of %d by heart", trainer.batch_size)
+
+
+def _is_near_zero(rows: list[dict[str, float]]) -> bool:
+    """Tell whether the last loss is near zero, or lower where losses may be negative."""
+    first, last = rows[0]["loss"], rows[-1]["loss"]
+    return last <= NEAR_ZERO * first if first > 0 else last < first
+
+
+def _advice(trainer: Trainer, before: dict[str, torch.Tensor], rows: list[dict[str, float]]) -> str:
+    """Return what went wrong with what there is to look at, the likeliest first."""
+    first, last = rows[0]["loss"], rows[-1]["loss"]
+    parameters = dict(trainer.network.named_parameters())
+    still = [name for name, value in before.items() if torch.equal(parameters[name], value)]
+    hints = []
+    if still:
+        shown = f"all {len(still)}" if len(still) == len(before) else ", ".join(still[:5])
+        hints.append(f"these parameters have not changed: {shown} (frozen, or not in the graph)")
+    if last < 0.8 * rows[len(rows) // 2]["loss"]:
+        hints.append("the loss was still falling: give it more steps")
+    hints.append("the learning rate: --find-lr suggests one")
+    hints.append("the loss: does it fit the model's last layer and the targets?")
+    if any(type(each).on_batch is not Callback.on_batch for each in trainer.callbacks):
+        hints.append("callbacks that change batches: with mixed targets no loss reaches zero")
+    hints.append("label smoothing, dropout and penalties keep a loss above zero as well")
+    lines = "\n".join(f"  - {hint}" for hint in hints)
+    return (
+        f"one batch of {trainer.batch_size} was not learned in {len(rows)} steps: the loss went "
+        f"from {first:.4g} to {last:.4g}, expected {NEAR_ZERO * abs(first):.4g} or less\n{lines}"
+    )

@@ -1,0 +1,1 @@
+"""Draw the learning rate of a run without running it."""

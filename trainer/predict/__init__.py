@@ -1,0 +1,1 @@
+"""Predict files with a trained model and write a CSV."""

@@ -1,0 +1,226 @@
+"""Predictions for files: images, tables, texts, or what a dataset of one's own reads."""
+
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from base import BaseDataLoader
+from base.checkpoint.files import make_folder, write_atomic
+from base.config.schema import Config
+from base.data.batch_dataset import Samples
+from base.errors import DataError, UsageError
+from base.runtime.device import select_device
+from trainer.evaluation import class_names, class_shares
+from trainer.run import folder_beside
+from trainer.trained import build_trained, evaluated_model, example_batch, example_data
+from trainer.trainer import Trainer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger("train")
+
+MAX_CLASS_COLUMNS = 20  # of more classes only the likeliest gets its probability
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of images with so many channels
+
+
+def predict_files(
+    config: Config, path: Path, state: Mapping[str, Any], source: Path, output: Path | None = None
+) -> Path:
+    """Write what the model of the checkpoint at `path` makes of `source`, and return the CSV file.
+
+    Samples are read and go through the transforms as the test data do. A row holds a sample's own
+    columns, then `prediction` and for classes `probability` and those of each.
+
+    Raises:
+        DataError: there is nothing at `source`, or something in it cannot be read or is no use.
+        UsageError: the run's dataset cannot read such files, or the model has other outputs.
+        WriteError: the disk is full or the place cannot be written.
+    """
+    import pandas as pd
+
+    if not source.exists():
+        raise DataError(f"{source}: no such file or folder")
+    device = select_device(config.device)
+    trainer = build_trained(config, state, device, build_loader=example_data)
+    known = trainer.valid_data_loader
+    samples, transforms = samples_at(source, known)
+    if len(samples) == 0:
+        raise DataError(f"{source}: has no samples")
+    loader = BaseDataLoader(
+        samples, known.per_rank_batch_size, shuffle=False,
+        num_workers=known.num_workers, collate_fn=known.dataset.collate_fn,
+    )  # fmt: skip
+    loader.prepare(transforms, in_memory=False, device=device, training=False)
+    found = predictions(trainer, loader)
+    rows = sample_columns(source, len(samples), is_named="path" in found)
+    if taken := [name for name in found.columns if name in rows.columns]:
+        raise DataError(f"{source}: has a column {taken[0]!r}, as predictions have; rename it")
+    name = f"{source.resolve().name.removesuffix('.csv')}.csv"
+    output = output or folder_beside(path, "predictions") / name
+    make_folder(output.parent)
+    write_atomic(output, pd.concat([rows, found], axis=1).to_csv(index=False))
+    log.info("%d predictions: %s", len(found), output)
+    return output
+
+
+def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
+    """Return one row of predictions for each sample of a loader, in its order."""
+    import pandas as pd
+
+    model, known = evaluated_model(trainer), trainer.valid_data_loader
+    _, target = example_batch(known, 1)
+    has_classes = isinstance(target, Tensor) and target.ndim == 1 and target.dtype == torch.int64
+    tables = []
+    with torch.no_grad():
+        for batch in tqdm(loader, "predicting", leave=False, disable=None):
+            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+                raise UsageError("--predict: for_prediction(path) must give (input, name) each")
+            with trainer.autocast():
+                output = model(trainer.on_device(batch[0]))
+            if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
+                found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise UsageError(f"--predict takes a model of outputs (B,) or (B, K), not {found}")
+            columns = number_columns(output)
+            if has_classes and output.ndim == 2 and output.shape[1] > 1:
+                columns = class_columns(output, class_names(known, output.shape[1]))
+            if isinstance(batch[1], (tuple, list)) and isinstance(batch[1][0], str):
+                columns = {"path": batch[1]} | columns
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def class_columns(output: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    """Return the likeliest class of each row of scores (B, K), and the probabilities."""
+    shares = class_shares(output.float()).cpu()
+    highest, numbers = shares.max(dim=1)
+    columns = {"prediction": [names[number] for number in numbers], "probability": highest.numpy()}
+    if shares.shape[1] <= MAX_CLASS_COLUMNS:
+        pairs = zip(names, shares.numpy().T, strict=False)
+        columns |= {f"probability_{name}": values for name, values in pairs}
+    return columns
+
+
+def number_columns(output: Tensor) -> dict[str, Any]:
+    """Return outputs (B,) or (B, K) as they are."""
+    columns = output.float().cpu().reshape(len(output), -1).numpy().T
+    if len(columns) == 1:
+        return {"prediction": columns[0]}
+    return {f"prediction_{number}": values for number, values in enumerate(columns)}
+
+
+def sample_columns(source: Path, count: int, *, is_named: bool) -> "pd.DataFrame":
+    """Return what stands before predictions: a table's cells as written, else numbers, or names."""
+    import pandas as pd
+
+    table = None
+    if source.suffix == ".csv":
+        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    elif source.suffix in (".parquet", ".pq"):
+        table = pd.read_parquet(source).reset_index(drop=True)
+    if table is not None and len(table) == count:
+        return table
+    return pd.DataFrame({} if is_named else {"sample": range(count)})
+
+
+# --- what is read -------------------------------------------------------------------------------
+
+
+def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
+    """Return the samples of a file or folder, and the transforms that are still to be applied.
+
+    The dataset reads them itself if it has a method `for_prediction(path)`, else they are images.
+
+    Raises:
+        UsageError: the dataset has no such method, and its samples are no images.
+    """
+    known, dataset = loader.dataset, loader.dataset.dataset
+    if hasattr(dataset, "for_prediction"):
+        samples = dataset.for_prediction(source)
+        return samples, [*known.sample_transforms, *known.batch_transforms]
+    example, _ = example_batch(loader, 1)
+    return ImageFiles(source, dataset, known, example), known.batch_transforms
+
+
+class ImageFiles(Dataset):
+    """Images of a file or of a folder and those below it, as (input, path).
+
+    They are given as `dataset` gives its own: a PIL image of the same mode, or a tensor (C, H, W)
+    of as many channels, 0 to 255 as uint8 and 0 to 1 as floats; then through the transforms of the
+    dataset and of `known`, after which they must be of the shape of `example` (1, ...).
+    """
+
+    def __init__(self, source: Path, dataset: Dataset, known: Samples, example: Any) -> None:
+        from torchvision.datasets.folder import IMG_EXTENSIONS
+
+        self.paths = [source]
+        if source.is_dir():
+            files = sorted(path for path in source.rglob("*") if path.is_file())
+            self.paths = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+            if not self.paths:
+                raise DataError(f"{source}: no image below it, of {' '.join(IMG_EXTENSIONS)}")
+        plain = copy.copy(dataset)
+        own = getattr(dataset, "transform", None)
+        for name in ("transform", "transforms"):
+            if hasattr(plain, name):
+                setattr(plain, name, None)
+        self.mode, self.dtype = _image_kind(plain[0][0], type(dataset).__name__)
+        self.transforms = [*([own] if own is not None else []), *known.sample_transforms]
+        self.shape = tuple(example.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, str]:
+        from PIL import Image
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        path = self.paths[index]
+        try:
+            with Image.open(path) as file:
+                size, image = file.size, file.convert(self.mode)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path}: not an image that can be read: {error}") from error
+        if self.dtype is not None:
+            image = pil_to_tensor(image)
+            image = image.to(self.dtype) / 255 if self.dtype.is_floating_point else image
+        for transform in self.transforms:
+            image = transform(image)
+        if tuple(image.shape) != self.shape:
+            raise DataError(
+                f"{path}: {size[0]} x {size[1]} pixels become an input of {list(image.shape)}, the "
+                f"run's are {list(self.shape)}; bring the image to that size, or put a Resize into "
+                "test_dataset.transform or dataset.valid_transform"
+            )
+        return image, str(path)
+
+
+def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
+    """Return the mode to read images in, and the dtype of their tensors, None for PIL images.
+
+    Raises:
+        UsageError: it is no image, or nothing says what its values mean.
+    """
+    from PIL.Image import Image
+
+    if isinstance(image, Image):
+        return image.mode, None
+    is_image = isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in MODES
+    is_known = is_image and (
+        image.dtype == torch.uint8
+        or (image.is_floating_point() and image.min() >= 0 and image.max() <= 1)
+    )
+    if not is_known:
+        raise UsageError(
+            f"{name} gives no PIL images and no tensors (C, H, W) of bytes or of 0 to 1, so files "
+            "cannot be read as it does it; write it a method for_prediction(path) that returns the "
+            "samples, (input, name) each, that lie there"
+        )
+    return MODES[image.shape[0]], image.dtype

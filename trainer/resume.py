@@ -1,0 +1,260 @@
+"""Where a run starts from: new, continued in place, or branched off an older state."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from base.checkpoint.checkpoints import (
+    AVERAGED,
+    BEST,
+    Checkpoints,
+    checkpoint_name,
+    config_of,
+    place_of,
+    read_checkpoint,
+)
+from base.config.check import check_tree, load_config
+from base.config.schema import Config, dump_yaml
+from base.config.source import merge, parse_overrides, read_config
+from base.config.text import parse_text
+from base.errors import CheckpointError, ConfigError, Mistake, UsageError, did_you_mean
+from base.runtime import distributed
+from base.runtime.monitor import Monitor
+from logger import RunDirectory
+from logger.run_directory import check_run_id, newest_run
+from trainer.config_change import continued
+
+
+@dataclass
+class Start:
+    """Where a run starts from.
+
+    `run` is the directory to use, None for a new one; `state` the checkpoint to continue from;
+    `history` the run whose records go along when an older state is continued in a new directory.
+    """
+
+    run: RunDirectory | None = None
+    state: dict[str, Any] | None = None
+    history: RunDirectory | None = None
+
+    def finished_summary(self, config: Config) -> dict[str, Any] | None:
+        """Return the summary of a run that has nothing left to do, else None."""
+        if self.run is None or self.state is None or not self.run.summary_file.exists():
+            return None
+        monitor = Monitor(config.trainer.monitor, early_stop=config.trainer.early_stop)
+        monitor.load_state_dict(self.state["monitor"])
+        is_over = self.state["epoch"] >= config.trainer.epochs or monitor.should_stop
+        if self.state["batch"] or not is_over:
+            return None
+        return json.loads(self.run.summary_file.read_text())
+
+
+NOT_WITH = {  # what an option that asks for something else than training does without
+    "--list": ("-c", "-r", "--run-id"),
+    "--replay": ("-c", "-r", "--run-id"),
+    "--folds": ("-r",),
+    "--sweep": ("-r",),
+    "--find-lr": ("-r", "--run-id"),
+    "--overfit": ("-r", "--run-id"),
+}
+ALONE = ("--sweep", "--find-lr", "--overfit", "--check", "--replay")
+
+
+def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
+    """Return the one option of `modes` that was given, None where none was.
+
+    Raises:
+        UsageError: several were given, or one of `others` that it would ignore, or -c is missing.
+    """
+    given = [option for option, value in modes.items() if value is not None and value is not False]
+    mode = given[0] if given else None
+    given += [option for option in NOT_WITH.get(mode, ()) if others[option] is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} do not go together")
+    if mode in ("--folds", "--sweep") and others["-c"] is None:
+        raise UsageError(f"{mode} goes with -c CONFIG")
+    if mode in ALONE:
+        check_alone(mode)
+    return mode
+
+
+def check_alone(command: str) -> None:
+    """Raise a UsageError if torchrun started several processes of what is done by one."""
+    if distributed.world_size() > 1:
+        raise UsageError(f"{command} takes one process; start it with python, not with torchrun")
+
+
+def find_start(
+    config: Path | None, resume: Path | None, run_id: str | None, overrides: Sequence[str]
+) -> tuple[Config, Start]:
+    """Return the config and the start that a command asks for.
+
+    Raises:
+        UsageError: it asks for none, or for two.
+    """
+    if (config is None) == (resume is None):
+        raise UsageError(
+            "expected either -c CONFIG for a new run or -r RUN to continue one; a new run from old "
+            "weights is -c CONFIG model.weights=CHECKPOINT"
+        )
+    if resume is not None and run_id is not None:
+        raise UsageError("-r names the run to continue; --run-id goes with -c")
+    if resume is not None:
+        return start_from_checkpoint(resume, overrides)
+    return start_from_config(config, overrides, run_id)
+
+
+def start_from_config(
+    path: Path, overrides: Sequence[str], run_id: str | None
+) -> tuple[Config, Start]:
+    """Return the config and a new run, or the run of that id if it exists.
+
+    Raises:
+        ConfigError: the config is wrong, or differs from the run's in what must not change.
+        CheckpointError: the run has checkpoints, and none is valid.
+        UsageError: another process has the run.
+    """
+    config = load_config(find_config(path), overrides)
+    if run_id is None:
+        return config, Start()
+    check_run_id(run_id)
+    run = RunDirectory(Path(config.trainer.save_dir) / config.name / run_id)
+    if not run.path.exists():
+        return config, Start(run)
+    _acquire(run)
+    newest = Checkpoints(run.checkpoints).load_newest()
+    if newest is None:
+        return config, Start(run)
+    return continued(config, newest[1]), Start(run, newest[1])
+
+
+def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, Start]:
+    """Return the config and the state of a run directory, a folder of runs, or a checkpoint file.
+
+    The newest state of a run is continued in place, any other in a new run.
+
+    Raises:
+        CheckpointError: there is nothing to continue from, or nothing valid.
+        ConfigError: an override changes what must not change.
+        UsageError: another process has the run, or the file is no state of its training.
+    """
+    run, is_file = find_run(path), path.is_file()
+    if is_file and path.name == AVERAGED:
+        raise UsageError(
+            f"{path}: holds averaged weights, not a state of training; start a new run from them "
+            f"with model.weights={path}"
+        )
+    if not is_file:
+        _acquire(run)
+    path, state = _read_state(path, run)
+    config = continued(stored_config(path, state, run, overrides), state)
+    if run is None:
+        return config, Start(state=state)
+    if is_file and not _is_newest(state, run):
+        return config, Start(state=state, history=run)
+    _acquire(run)
+    return config, Start(run, state)
+
+
+def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any], Config]:
+    """Return a trained model's checkpoint, its state and its config, to read and not to continue.
+
+    `path` is a checkpoint, a run (its best state, or its newest where none is best), or a folder of
+    runs (the newest of them).
+
+    Raises:
+        CheckpointError: there is none, or none is valid.
+    """
+    run = find_run(path, trained=True)
+    if not path.is_file() and (run.checkpoints / BEST).exists():
+        path = run.checkpoints / BEST
+    path, state = _read_state(path, run)
+    return path, state, stored_config(path, state, run, overrides)
+
+
+def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint at a path, or the newest of the run there, and what it holds."""
+    if path.is_file():
+        return path, read_checkpoint(path)
+    newest = Checkpoints(run.checkpoints).load_newest()
+    if newest is None:
+        raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with train.py -c")
+    return newest
+
+
+def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
+    """Return the run of a path to it, to a folder of runs, or to one of its checkpoints.
+
+    Of a folder of runs it is the newest, or with `trained` the newest that has a checkpoint. A
+    checkpoint that lies elsewhere has none.
+
+    Raises:
+        CheckpointError: there is nothing at that path.
+        UsageError: it is a config.
+    """
+    if path.is_file():
+        if path.suffix in (".yaml", ".yml", ".json"):
+            raise UsageError(f"{path}: expected a run or a checkpoint; a config goes with -c")
+        run = RunDirectory(path.absolute().parent.parent)
+        is_inside = path.absolute().parent == run.checkpoints
+        return run if is_inside and run.config_file.is_file() else None
+    if run := newest_run(path, trained=trained) or newest_run(path):
+        return run
+    raise CheckpointError(f"{path}: no run and no checkpoint there")
+
+
+def find_config(path: Path) -> Path:
+    """Return a config's path as given, or below configs/ where it is not there.
+
+    Raises:
+        UsageError: it is in neither place.
+    """
+    below = Path("configs") / path
+    for place in (path, below):
+        if place.is_file():
+            return place
+    if (path / "config.yaml").is_file():
+        raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
+    names = [file.name for file in below.parent.glob("*") if file.is_file()]
+    known = f"; {below.parent}/ has {', '.join(sorted(names))}" if names else ""
+    raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
+
+
+def stored_config(
+    path: Path, state: Mapping[str, Any], run: RunDirectory | None, overrides: Sequence[str]
+) -> Config:
+    """Return the config that a checkpoint was trained with, some keys overridden.
+
+    Raises:
+        CheckpointError: the checkpoint holds none.
+        ConfigError: an override is wrong, or something that the config names is no longer there.
+    """
+    try:
+        stored = dump_yaml(config_of(state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    mistakes: list[Mistake] = []
+    text = f"{path}:config"
+    tree = read_config(run.config_file) if run else parse_text(stored, text, mistakes)
+    if tree is None:
+        raise ConfigError(mistakes)
+    return check_tree(merge(tree, parse_overrides(overrides)))
+
+
+def place(state: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return the epoch and, within it, the step that a state's file is named after."""
+    if state["batch"]:
+        return state["epoch"] + 1, state["step"]
+    return state["epoch"], None
+
+
+def _is_newest(state: Mapping[str, Any], run: RunDirectory) -> bool:
+    own = place_of(checkpoint_name(*place(state)))
+    return all(own >= place_of(path.name) for path in Checkpoints(run.checkpoints).newest_first())
+
+
+def _acquire(run: RunDirectory) -> None:
+    if distributed.is_main():
+        run.acquire()
