@@ -141,9 +141,9 @@ class BaseTrainer(ABC):
         else:
             self.lr_scheduler.step()
 
-    def _call(self, moment: str, *args: Any) -> None:
+    def _call(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, moment)(self, *args)
+            getattr(callback, hook)(self, *args)
 
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` holds: the last epoch, and the best by the monitor."""

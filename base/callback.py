@@ -1,4 +1,4 @@
-"""The moments at which a callback may act, in the order they come."""
+"""The contract of callbacks: the hooks of training, in the order in which they are called."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

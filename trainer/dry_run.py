@@ -59,7 +59,7 @@ def _try_first_batch(trainer: Trainer) -> tuple[Any, Any, dict[str, float]]:
     batch = next(trainer.data_loader.batches(0, 1))
     target = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
     try:
-        trainer.train_batch(trainer.start_batch(batch))
+        trainer.train_batch(trainer.prepare_batch(batch))
     except (RuntimeError, IndexError, ValueError) as error:
         cause = " ".join(str(error).split())
         told = f" (target {_shape(first_tensor(target))})" if target is not None else ""
@@ -68,7 +68,7 @@ def _try_first_batch(trainer: Trainer) -> tuple[Any, Any, dict[str, float]]:
         _print_layers(trainer, batch, shapes)
     for handle in handles:
         handle.remove()
-    return outputs[0] if outputs else None, target, trainer.train_metrics.averages()
+    return outputs[0] if outputs else None, target, trainer.train_metrics.compute()
 
 
 def _print_layers(trainer: Trainer, batch: Any, shapes: dict[str, str]) -> None:
@@ -108,7 +108,7 @@ def _seconds_per_batch(trainer: Trainer) -> float:
     count = min(NUM_TIMED_BATCHES + 1, trainer.num_batches)
     started = time.perf_counter()
     for number, batch in enumerate(trainer.data_loader.batches(0, count)):
-        trainer.train_batch(trainer.start_batch(batch))
+        trainer.train_batch(trainer.prepare_batch(batch))
         if number == 0 and count > 1:
             started = time.perf_counter()
     return (time.perf_counter() - started) / max(count - 1, 1)

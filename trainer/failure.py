@@ -23,7 +23,7 @@ FAILURE = "failure.pth"
 
 
 @contextmanager
-def failures_explained(trainer: BaseTrainer) -> Iterator[None]:
+def translate_runtime_errors(trainer: BaseTrainer) -> Iterator[None]:
     """Keep a diverging step in the run directory, and say what to lower when memory runs out.
 
     With several processes the step is not kept: the others are still waiting for its gradients.
@@ -95,7 +95,7 @@ def replay(trainer: BaseTrainer, state: dict[str, Any]) -> str:
         if not torch.isfinite(parameter).all():
             return f"{name} is not finite before the step: an earlier gradient was not"
     set_rng_state(state["rng"][0], trainer.device)
-    batch = trainer.start_batch(state["failed_batch"])
+    batch = trainer.prepare_batch(state["failed_batch"])
     found: list[str] = []
     for number, tensor in enumerate(tensors_of(batch)):
         _note(found, tensor, f"tensor {number} of the batch")

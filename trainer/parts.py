@@ -262,13 +262,13 @@ def build_callbacks(config: Config) -> list[Callback]:
     """Return the callbacks in the order in which they act.
 
     Raises:
-        ConfigError: one of them has a method that nothing calls, named much like a moment.
+        ConfigError: one of them has a method that nothing calls, named much like a hook.
     """
     callbacks = build_parts(config, "callbacks", config.callbacks, CALLBACKS)
-    moments = [name for name in vars(Callback) if name.startswith("on_")]
+    hooks = [name for name in vars(Callback) if name.startswith("on_")]
     for number, callback in enumerate(callbacks):
         for name in dir(callback):
-            is_moment = name in moments or not name.startswith("on_")
-            if not is_moment and (near := did_you_mean(name, moments)):
+            is_hook = name in hooks or not name.startswith("on_")
+            if not is_hook and (near := did_you_mean(name, hooks)):
                 raise config.mistake(f"callbacks.{number}", f"nothing calls its {name}(){near}")
     return callbacks

@@ -16,7 +16,7 @@ TOO_LONG = 0.25  # of the time of training
 LONG_ENOUGH = 1.0  # seconds of training that tell something
 
 
-class Waiting:
+class TimedIterator:
     """Batches to iterate over once; `seconds` is how long the consumer has waited for them."""
 
     def __init__(self, batches: Iterable[Any]) -> None:

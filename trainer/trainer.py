@@ -19,8 +19,8 @@ from base.runtime.device import PRECISIONS, count_samples, rng_state, set_rng_st
 from base.runtime.finite_guard import FiniteGuard
 from trainer.batches import count_batches, input_and_target, limited
 from trainer.callbacks.profiler import profiled
-from trainer.failure import failures_explained
-from trainer.progress import Waiting, progress_bar, warn_of_waiting
+from trainer.failure import translate_runtime_errors
+from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
@@ -30,8 +30,8 @@ class Trainer(BaseTrainer):
 
     Override `train_step(batch)` for another forward pass or loss, and `valid_step(batch)` if
     evaluation differs from it. For several optimizers override `train_batch(batch)`: it owns
-    backward, step and whatever of precision, accumulation and clipping it wants; `record` logs its
-    losses, `stateful` names what it must save.
+    backward, step and whatever of precision, accumulation and clipping it wants; `log_losses` logs
+    its losses, `stateful` names what it must save.
     """
 
     def __init__(self, model: nn.Module, **parts: Any) -> None:
@@ -53,7 +53,7 @@ class Trainer(BaseTrainer):
         """Return the mean loss of a batch, or its components, which are summed and logged."""
         inputs, target = input_and_target(batch)
         output = self.model(inputs)
-        self.measure(output, target)
+        self.update_metrics(output, target)
         return self.loss(output, target)
 
     def valid_step(self, batch: Any) -> Losses:
@@ -65,12 +65,12 @@ class Trainer(BaseTrainer):
         if self.needs_closure:
             self._step_with_closure(batch)
             return
-        if self.ends_group or self.is_alone:
+        if self.is_update_step or self.is_alone:
             self.backward(batch)
         else:
             with self.model.no_sync():  # ranks exchange gradients once for a group
                 self.backward(batch)
-        if self.ends_group:
+        if self.is_update_step:
             self.optimizer_step()
 
     # --- training -------------------------------------------------------------------------------
@@ -81,30 +81,30 @@ class Trainer(BaseTrainer):
         first, num_left = self.first_batch, self.num_batches - self.batch
         num_samples = self.num_samples  # goes through all batches to count them
         bar = progress_bar(self, first=first, num_samples=num_samples)
-        self.batches = Waiting(self.data_loader.batches(first + self.batch, num_left))
+        self.batches = TimedIterator(self.data_loader.batches(first + self.batch, num_left))
         self.begun, self.seconds_before = time.perf_counter(), self.seconds
-        with bar as self.bar, failures_explained(self), profiled(self):
+        with bar as self.bar, translate_runtime_errors(self), profiled(self):
             for batch in self.batches:
-                self.train_batch(self.start_batch(batch))
+                self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
                 self.bar.update(self.batch_size * self.world_size)
-                if self.ends_group:
+                if self.is_update_step:
                     self._after_step()
         warn_of_waiting(self)
         return {
             "seconds": self.seconds,
             "samples_per_second": num_samples / self.seconds,
             "lr": self.learning_rate,
-            **self.train_metrics.averages(),
+            **self.train_metrics.compute(),
         }
 
-    def start_batch(self, batch: Any) -> Any:
+    def prepare_batch(self, batch: Any) -> Any:
         """Find a batch's size, place in its group and divisor; return it as it is trained on."""
         self.current_batch, self.rng_before = batch, torch.get_rng_state()  # for a replay
         self.batch_size = count_samples(batch)
         position = self.batch % self.settings.accumulate
         group_size = min(self.settings.accumulate, self.num_batches - self.batch + position)
-        self.ends_group = position + 1 == group_size
+        self.is_update_step = position + 1 == group_size
         self.loss_divisor = group_size
         if not self.is_alone:
             number = self.first_batch + self.batch
@@ -121,11 +121,11 @@ class Trainer(BaseTrainer):
             DivergedError: the loss is not finite; nothing was differentiated.
         """
         with self.autocast():
-            loss = self.record(self.train_step(batch))
+            loss = self.log_losses(self.train_step(batch))
         if self.loss_divisor != 1:
             loss = loss / self.loss_divisor
         self.scaler.scale(loss).backward()
-        if not self.is_alone and self.ends_group and isinstance(self.loss, nn.Module):
+        if not self.is_alone and self.is_update_step and isinstance(self.loss, nn.Module):
             distributed.average_gradients(self.loss)
         return loss
 
@@ -143,7 +143,7 @@ class Trainer(BaseTrainer):
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             loss = self.backward(batch)
-            self.tracker.is_open = False  # a line search sees a batch often; it counts once
+            self.tracker.enabled = False  # a line search sees a batch often; it counts once
             return distributed.mean_over_ranks(loss)
 
         before = [parameter.detach().clone() for parameter in self.parameters]
@@ -153,7 +153,7 @@ class Trainer(BaseTrainer):
             for parameter, value in zip(self.parameters, before, strict=True):
                 parameter.data.copy_(value)
             raise
-        self.tracker.is_open = True
+        self.tracker.enabled = True
         self.optimizer.zero_grad()
 
     def _after_step(self) -> None:
@@ -178,7 +178,7 @@ class Trainer(BaseTrainer):
     def _log_step(self) -> None:
         self.guard.read(epoch=self.epoch + 1)
         self.waiting = self.batches.seconds / (self.seconds - self.seconds_before)
-        values = self.train_metrics.interval() | {"lr": self.learning_rate}
+        values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
         self.bar.show(**values, waiting=self.waiting)
         self.logger.log_step(values, self.step)
 
@@ -201,19 +201,19 @@ class Trainer(BaseTrainer):
         """Evaluate the averaged weights if there are any, else the model; no generator moves."""
         batches = self.valid_data_loader.batches(0, self.num_valid_batches)
         self.valid_metrics.reset()
-        with self.evaluating(), failures_explained(self):
+        with self.evaluating(), translate_runtime_errors(self):
             for number, batch in enumerate(batches):
                 self.batch_size = count_samples(batch)
                 with self.autocast():
-                    self.record(self.valid_step(self.on_device(batch)))
+                    self.log_losses(self.valid_step(self.on_device(batch)))
                 if number == 0 and self.epoch == 0 and self.is_alone:
                     with suppress(ValueError):  # of metrics that need more than a batch
-                        self.valid_metrics.averages()  # names one that is no scalar at once
+                        self.valid_metrics.compute()  # names one that is no scalar at once
                 if self.stop_signal.number and self.is_alone:
                     break
         if signum := distributed.max_over_ranks(self.stop_signal.number):
             raise self.stop(signum)
-        return self.valid_metrics.averages()
+        return self.valid_metrics.compute()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -232,11 +232,11 @@ class Trainer(BaseTrainer):
 
     # --- parts of the loop ----------------------------------------------------------------------
 
-    def measure(self, output: Any, target: Any) -> None:
+    def update_metrics(self, output: Any, target: Any) -> None:
         """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
         self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
 
-    def record(self, losses: Losses) -> Tensor:
+    def log_losses(self, losses: Losses) -> Tensor:
         """Log a batch's loss, or its components and their sum, and return the sum.
 
         Raises:

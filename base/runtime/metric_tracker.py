@@ -28,10 +28,10 @@ class MetricTracker:
     """Sums and counts by column, and metrics that keep a state of their own over all data.
 
     On the CPU the sums are Python floats; on an accelerator they are tensors that stay there, so
-    that nothing waits for the device until `averages` or `interval` is asked. A function's value is
-    averaged with the batch's sample count as weight; for one that is `per_sample`, batches are
-    joined. One with `compute`, a `torchmetrics.Metric`, sees every batch and is computed once, at
-    the end of the epoch.
+    that nothing waits for the device until `compute` or `compute_since_last_log` is called. A
+    function's value is averaged with the batch's sample count as weight; for one that is
+    `per_sample`, batches are joined. One with `compute`, a `torchmetrics.Metric`, sees every batch
+    and is computed once, at the end of the epoch.
 
     Raises:
         UsageError: a metric has `compute` but is none of torchmetrics.
@@ -50,7 +50,7 @@ class MetricTracker:
                 raise UsageError(f"{column} has compute(), but is no torchmetrics.Metric")
         self.device = device
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
-        self.is_open = True  # while False, what is added or updated does not count
+        self.enabled = True  # while False, what is added or updated does not count
         self.reset()
 
     def reset(self) -> None:
@@ -74,7 +74,7 @@ class MetricTracker:
             value = value.detach().reshape(())
         else:
             value = _scalar(column, value)
-        if self.is_open:
+        if self.enabled:
             self._count(column, value, count, weight=count)
         return value
 
@@ -89,7 +89,7 @@ class MetricTracker:
 
     def update(self, output: Any, target: Any, count: int) -> None:
         """Give a batch's output and target to every metric."""
-        if not self.is_open:
+        if not self.enabled:
             return
         if self.functions or self.objects:
             with torch.no_grad():
@@ -129,7 +129,7 @@ class MetricTracker:
             total = total.item() if total.device.type == "cpu" else total
             self._count(column, total, count, weight=1)
 
-    def averages(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """Return every column's value since `reset`, over all ranks."""
         self._measure_joined()
         values = _averages(self._on_host(self.sums), self.counts)
@@ -138,7 +138,7 @@ class MetricTracker:
             values[column] = _scalar(column, metric.compute())
         return values
 
-    def interval(self) -> dict[str, float]:
+    def compute_since_last_log(self) -> dict[str, float]:
         """Return the averaged columns since the last call, over all ranks."""
         self._measure_joined()
         sums = self._on_host(self.sums)

@@ -16,7 +16,7 @@ class TwoParts(Trainer):
     def train_step(self, batch):
         inputs, target = batch
         output = self.model(inputs)
-        self.measure(output, target)
+        self.update_metrics(output, target)
         return {"fit": F.cross_entropy(output, target), "size": 0.1 * output.pow(2).mean()}
 
 
@@ -117,7 +117,7 @@ class Gan(Trainer):
         self.optimizer.zero_grad()
         model_loss.backward()
         self.optimizer.step()
-        self.record({"critic": critic_loss, "generator": model_loss})
+        self.log_losses({"critic": critic_loss, "generator": model_loss})
 
 
 def gan(make_trainer, points, **settings) -> Gan:

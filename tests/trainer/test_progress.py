@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from base import BaseDataLoader
-from trainer.progress import Waiting, advice, warn_of_waiting
+from trainer.progress import TimedIterator, advice, warn_of_waiting
 
 
 def slowly(seconds: float) -> Iterator[int]:
@@ -20,7 +20,7 @@ def slowly(seconds: float) -> Iterator[int]:
 
 
 def test_only_the_time_until_a_batch_comes_is_waiting():
-    waiting = Waiting(slowly(0.02))
+    waiting = TimedIterator(slowly(0.02))
     for _ in waiting:
         time.sleep(0.05)
     assert 0.06 <= waiting.seconds < 0.11

@@ -141,14 +141,14 @@ def _renew_statistics(trainer: Trainer) -> None:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
-    trainer.tracker.is_open = False
+    trainer.tracker.enabled = False
     for batch in trainer.data_loader.batches(0, limited(trainer.settings, trainer.data_loader)):
         trainer.batch_size = count_samples(batch)
         with trainer.autocast():
             trainer.valid_step(trainer.on_device(batch))
         if trainer.stop_signal.number and trainer.is_alone:
             raise trainer.stop(trainer.stop_signal.number)
-    trainer.tracker.is_open = True
+    trainer.tracker.enabled = True
     for norm in norms:
         for statistics in (norm.running_mean, norm.running_var):
             statistics.copy_(distributed.mean_over_ranks(statistics))

@@ -58,7 +58,7 @@ class _Mixing(Callback):
                 f"{self.name}: expected float images (B, C, H, W) and class numbers (B,) below "
                 f"{self.num_classes}: {error}"
             ) from error
-        mixed.labels = mixed.argmax(dim=1)  # for `Trainer.measure`
+        mixed.labels = mixed.argmax(dim=1)  # for `Trainer.update_metrics`
         return images, mixed
 
 

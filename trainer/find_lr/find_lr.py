@@ -16,7 +16,7 @@ from base.base_model import set_training
 from base.errors import DivergedError, UsageError
 from logger import ProgressBar, RunLogger
 from logger.plots.plots import plot_rate_search
-from trainer.failure import failures_explained
+from trainer.failure import translate_runtime_errors
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -83,15 +83,15 @@ def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[float]:
     batches = _batches(trainer)
     step_size = trainer.data_loader.per_rank_batch_size * trainer.settings.accumulate
     bar = ProgressBar(len(rates) * step_size, description="learning rates")
-    with bar, failures_explained(trainer), suppress(DivergedError):
+    with bar, translate_runtime_errors(trainer), suppress(DivergedError):
         for rate in rates:
             set_rates(trainer, float(rate))
             for batch in batches:
                 trainer.train_batch(batch)
                 bar.update(trainer.batch_size)
-                if trainer.ends_group:
+                if trainer.is_update_step:
                     break
-            loss = trainer.train_metrics.interval()["loss"]
+            loss = trainer.train_metrics.compute_since_last_log()["loss"]
             recent = [*recent[1 - SMOOTHING :], loss]
             lowest = min(lowest, level := sum(recent) / len(recent))
             if not math.isfinite(loss) or level - lowest > (DIVERGED - 1) * abs(lowest):
@@ -104,7 +104,7 @@ def _batches(trainer: Trainer) -> Iterator[Any]:
     """Yield training batches, ready for `train_batch`, epoch after epoch."""
     while True:
         for batch in trainer.data_loader.batches(trainer.first_batch, trainer.num_batches):
-            yield trainer.start_batch(batch)
+            yield trainer.prepare_batch(batch)
             trainer.batch += 1
         trainer.epoch, trainer.batch = trainer.epoch + 1, 0
 

@@ -12,7 +12,7 @@ from base.callback import Callback
 from base.errors import UsageError
 from logger import ProgressBar, RunLogger
 from logger.console import format_values
-from trainer.failure import failures_explained
+from trainer.failure import translate_runtime_errors
 from trainer.find_lr.find_lr import set_rates
 from trainer.trainer import Trainer
 
@@ -40,14 +40,14 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
     set_rates(trainer)
     set_training(trainer.model)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
-    batch = trainer.start_batch(next(trainer.data_loader.batches(0, 1)))
+    batch = trainer.prepare_batch(next(trainer.data_loader.batches(0, 1)))
     rows: list[dict[str, float]] = []
     bar = ProgressBar(num_steps * trainer.batch_size, description="one batch")
-    with bar, failures_explained(trainer):
+    with bar, translate_runtime_errors(trainer):
         while len(rows) < num_steps and not (rows and _is_near_zero(rows)):
             trainer.train_metrics.reset()
             trainer.train_batch(batch)
-            rows.append(trainer.train_metrics.averages())
+            rows.append(trainer.train_metrics.compute())
             bar.update(trainer.batch_size)
             bar.show(**rows[-1])
     log.info("first step:  %s", format_values(rows[0]))

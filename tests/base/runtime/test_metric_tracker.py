@@ -55,7 +55,7 @@ def feed(tracker: MetricTracker, parts) -> MetricTracker:
 def test_uneven_batches_are_averaged_by_their_samples():
     parts = batches((7, 7, 1))
     output, target = map(torch.cat, zip(*parts, strict=True))
-    averages = feed(tracker(accuracy=share_right), parts).averages()
+    averages = feed(tracker(accuracy=share_right), parts).compute()
     assert averages["accuracy"] == pytest.approx(share_right(output, target).item(), abs=1e-7)
     mean_of_means = sum(share_right(*part) for part in parts).item() / 3
     assert averages["accuracy"] != pytest.approx(mean_of_means, abs=1e-3)
@@ -65,7 +65,7 @@ def test_sums_are_exact_where_single_precision_is_not():
     sums = tracker()
     for value in (1.0, *[1e-8] * 1000):
         sums.add("loss", value, 1)
-    assert sums.averages()["loss"] == pytest.approx((1 + 1e-5) / 1001, rel=1e-12)
+    assert sums.compute()["loss"] == pytest.approx((1 + 1e-5) / 1001, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_sums_are_exact_where_single_precision_is_not():
 def test_a_number_and_a_tensor_of_one_element_become_plain_numbers(value, recwarn):
     sums = tracker()
     sums.add("loss", value, 3)
-    assert sums.averages() == {"loss": 0.5}
+    assert sums.compute() == {"loss": 0.5}
     assert type(sums.state_dict()["sums"]["loss"]) is float
     assert not recwarn.list
 
@@ -98,40 +98,40 @@ def test_the_loss_comes_first_and_no_gradient_is_kept():
     output = torch.ones(2, requires_grad=True)
     sums.update(output, None, 2)
     sums.add("loss", output.sum(), 2)
-    assert list(sums.averages()) == ["loss", "accuracy"]
+    assert list(sums.compute()) == ["loss", "accuracy"]
 
 
 def test_a_closed_tracker_counts_nothing():
     sums = tracker(accuracy=share_right, recall=MulticlassRecall(3))
     first, second, _ = batches()
     feed(sums, [first]).add("loss", 1.0, 5)
-    before = sums.averages()
-    sums.is_open = False
+    before = sums.compute()
+    sums.enabled = False
     feed(sums, [second]).add("loss", 9.0, 5)
-    assert sums.averages() == before
-    sums.is_open = True
-    assert feed(sums, [second]).averages() != before
+    assert sums.compute() == before
+    sums.enabled = True
+    assert feed(sums, [second]).compute() != before
 
 
 def test_a_reset_forgets_everything():
     sums = feed(tracker(accuracy=share_right, total=SumMetric()), ())
     sums.objects["total"].update(3)
     sums.add("loss", 1.0, 1)
-    sums.interval()
+    sums.compute_since_last_log()
     sums.reset()
-    assert sums.averages() == {"total": 0.0}
-    assert sums.interval() == {}
+    assert sums.compute() == {"total": 0.0}
+    assert sums.compute_since_last_log() == {}
 
 
 def test_an_interval_is_averaged_since_the_last_one():
     sums = tracker()
     sums.add("loss", 1.0, 4)
     sums.add("loss", 4.0, 2)
-    assert sums.interval() == {"loss": 2.0}
+    assert sums.compute_since_last_log() == {"loss": 2.0}
     sums.add("loss", 5.0, 1)
-    assert sums.interval() == {"loss": pytest.approx(5.0)}
-    assert sums.interval() == {}
-    assert sums.averages() == {"loss": pytest.approx(17 / 7)}
+    assert sums.compute_since_last_log() == {"loss": pytest.approx(5.0)}
+    assert sums.compute_since_last_log() == {}
+    assert sums.compute() == {"loss": pytest.approx(17 / 7)}
 
 
 def test_ranks_are_averaged_by_their_samples(monkeypatch):
@@ -139,7 +139,7 @@ def test_ranks_are_averaged_by_their_samples(monkeypatch):
     monkeypatch.setattr(distributed, "gather_objects", lambda thing: [thing, other])
     sums = tracker()
     sums.add("loss", 5.0, 3)
-    assert sums.averages() == {"loss": 17 / 4, "accuracy": 1.0}
+    assert sums.compute() == {"loss": 17 / 4, "accuracy": 1.0}
 
 
 def test_off_the_cpu_sums_stay_on_the_device_until_asked():
@@ -207,7 +207,7 @@ METRICS = {
 def test_torchmetrics_see_every_batch_and_are_computed_once():
     parts = batches((7, 7, 1))
     output, target = map(torch.cat, zip(*parts, strict=True))
-    averages = feed(tracker(f1=MulticlassF1Score(3), ok=share_right), parts).averages()
+    averages = feed(tracker(f1=MulticlassF1Score(3), ok=share_right), parts).compute()
     assert averages["f1"] == pytest.approx(MulticlassF1Score(3)(output, target).item())
     assert list(averages) == ["ok", "f1"]
 
@@ -228,9 +228,9 @@ def test_a_metric_continued_from_a_checkpoint_is_bitwise_one_never_stopped(tmp_p
     (tmp_path / "x.pth").write_bytes(serialize(stopped.state_dict()))
     resumed = tracker(m=METRICS[name](), ok=share_right)
     resumed.load_state_dict(read_checkpoint(tmp_path / "x.pth"))
-    assert resumed.averages() == stopped.averages()
-    assert feed(resumed, parts[done:]).averages() == whole.averages()
-    assert feed(resumed, parts).averages() != stopped.averages()
+    assert resumed.compute() == stopped.compute()
+    assert feed(resumed, parts[done:]).compute() == whole.compute()
+    assert feed(resumed, parts).compute() != stopped.compute()
 
 
 @pytest.mark.parametrize("metric", [Auroc, Error])
@@ -244,23 +244,23 @@ def test_a_state_is_a_copy_and_loading_takes_one(metric):
     feed(resumed, parts[1:])
     again = tracker(m=metric())
     again.load_state_dict(state)
-    assert feed(again, parts[1:]).averages() == resumed.averages() == stopped.averages()
+    assert feed(again, parts[1:]).compute() == resumed.compute() == stopped.compute()
 
 
 def test_an_interval_goes_on_after_a_resume():
     sums = tracker()
     sums.add("loss", 1.0, 4)
-    sums.interval()
+    sums.compute_since_last_log()
     sums.add("loss", 3.0, 2)
     resumed = tracker()
     resumed.load_state_dict(sums.state_dict())
-    assert resumed.interval() == sums.interval() == {"loss": 3.0}
+    assert resumed.compute_since_last_log() == sums.compute_since_last_log() == {"loss": 3.0}
 
 
 def test_a_metric_that_computes_something_else_than_a_scalar_is_named():
     sums = feed(tracker(per_class=MulticlassRecall(3, average=None)), batches())
     with pytest.raises(UsageError, match=r"per_class gives a Tensor of shape \(3,\), expected"):
-        sums.averages()
+        sums.compute()
 
 
 def test_a_class_that_computes_but_is_no_torchmetric_is_refused():
@@ -292,11 +292,11 @@ def test_small_batches_are_joined_for_a_metric_per_sample(sizes):
     parts = batches((5, 5, 3))
     joined = feed(tracker(accuracy=hits), parts)
     assert sizes == []
-    expected = feed(tracker(accuracy=share_right), parts).averages()["accuracy"]
-    assert joined.averages() == {"accuracy": pytest.approx(expected, abs=1e-7)}
+    expected = feed(tracker(accuracy=share_right), parts).compute()["accuracy"]
+    assert joined.compute() == {"accuracy": pytest.approx(expected, abs=1e-7)}
     assert sizes == [13]
-    assert feed(joined, parts).interval() == {
-        "accuracy": pytest.approx(joined.averages()["accuracy"])
+    assert feed(joined, parts).compute_since_last_log() == {
+        "accuracy": pytest.approx(joined.compute()["accuracy"])
     }
     assert sizes == [13, 13]
 
@@ -305,7 +305,7 @@ def test_large_batches_and_those_of_another_shape_are_not_joined(sizes):
     feed(tracker(accuracy=hits), [(torch.rand(2000, 40), torch.zeros(2000))])
     assert sizes == [2000]
     uneven = tracker(accuracy=functools.partial(hits))
-    feed(uneven, batches((5, 4)) + batches((3,), num_classes=7)).averages()
+    feed(uneven, batches((5, 4)) + batches((3,), num_classes=7)).compute()
     assert sizes == [2000, 5, 4, 3]
 
 
@@ -316,7 +316,7 @@ def test_joined_batches_survive_a_checkpoint(sizes):
     assert sizes == []
     second = tracker(accuracy=hits)
     second.load_state_dict(state)
-    assert feed(second, parts[2:]).averages() == feed(first, parts[2:]).averages()
+    assert feed(second, parts[2:]).compute() == feed(first, parts[2:]).compute()
     assert sizes == [13, 13]
 
 
@@ -328,7 +328,7 @@ def test_a_metric_per_sample_that_gives_a_mean_is_told():
     with pytest.raises(
         UsageError, match=r"wrong gives a Tensor of shape \(\), expected one value per sample"
     ):
-        feed(tracker(wrong=wrong), batches((5,))).averages()
+        feed(tracker(wrong=wrong), batches((5,))).compute()
 
 
 def test_joined_batches_are_copies_that_keep_nothing_else(sizes):
@@ -339,7 +339,7 @@ def test_joined_batches_are_copies_that_keep_nothing_else(sizes):
     output.fill_(-1)[:, 2] = 1
     target.fill_(1)
     assert all(len(kept.untyped_storage()) < 200 for kept in joined.joined[0])
-    assert joined.averages() == {"accuracy": 1.0}
+    assert joined.compute() == {"accuracy": 1.0}
 
 
 def test_a_state_from_before_there_were_joined_batches_is_taken_up(sizes):
@@ -347,4 +347,4 @@ def test_a_state_from_before_there_were_joined_batches_is_taken_up(sizes):
     del state["joined"]
     later = tracker(accuracy=share_right)
     later.load_state_dict(state)
-    assert later.averages() == feed(tracker(accuracy=share_right), batches()).averages()
+    assert later.compute() == feed(tracker(accuracy=share_right), batches()).compute()

@@ -43,14 +43,14 @@ def test_a_batch_is_mixed_as_torchvision_does(make_trainer, images, kind):
     trainer = make_trainer(net(), images, callbacks=(callback,))
     batch = tuple(part[:4] for part in images)
     torch.manual_seed(3)
-    mixed, target = trainer.start_batch(batch)
+    mixed, target = trainer.prepare_batch(batch)
     torch.manual_seed(3)
     expected = getattr(v2, kind.__name__)(num_classes=3, alpha=0.7)(*batch)
     assert torch.equal(mixed, expected[0])
     assert torch.equal(target, expected[1])
     assert torch.equal(target.labels, expected[1].argmax(dim=1))
     assert not torch.equal(mixed, batch[0])
-    assert not torch.equal(trainer.start_batch(batch)[1], target)  # another share
+    assert not torch.equal(trainer.prepare_batch(batch)[1], target)  # another share
 
 
 def test_a_share_of_the_batches_is_mixed_and_none_twice(images):
@@ -108,13 +108,13 @@ def test_a_replay_mixes_the_failed_batch_the_same(mixing, start, images, monkeyp
 def test_two_ranks_mix_with_other_shares(mixing, start, two_processes, monkeypatch):
     def train_rank(rank):
         targets = []
-        measure = Trainer.measure
+        update_metrics = Trainer.update_metrics
 
         def watched(trainer, output, target):
             targets.append(target.clone())
-            measure(trainer, output, target)
+            update_metrics(trainer, output, target)
 
-        monkeypatch.setattr(Trainer, "measure", watched)
+        monkeypatch.setattr(Trainer, "update_metrics", watched)
         mixing["callbacks"] = mixing["callbacks"][1:2]
         start(mixing, "trainer.epochs=1", "lr_scheduler=null")
         return [target.max().item() for target in targets if target.ndim == 2]

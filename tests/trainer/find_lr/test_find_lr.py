@@ -81,8 +81,8 @@ def test_a_loss_that_never_is_finite_is_an_error(make_trainer, points, here):
 def test_a_step_is_a_whole_group_of_batches(make_trainer, points, here):
     trainer = make_trainer(nn.Linear(5, 3), points, trainer_class=Watching, accumulate=3)
     sizes = []
-    start_batch = trainer.start_batch
-    trainer.start_batch = lambda batch: (sizes.append(len(batch[0])), start_batch(batch))[1]
+    prepare_batch = trainer.prepare_batch
+    trainer.prepare_batch = lambda batch: (sizes.append(len(batch[0])), prepare_batch(batch))[1]
     find_lr(trainer)
     assert sizes[:8] == [4, 4, 4, 4, 4, 4, 2, 4]  # 7 batches: groups of 3, 3 and 1, then again
     assert len(sizes) / len(trainer.rates) == pytest.approx(7 / 3, rel=0.05)
