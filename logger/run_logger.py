@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from base.checkpoint.files import write_atomic
 from logger.console import LOGGER_NAME, format_values
+from logger.csv_writer import CsvWriter
 from logger.run_directory import RunDirectory
-from logger.tensorboard_writer import CsvWriter, TensorBoardWriter, flatten
+from logger.tensorboard_writer import TensorBoardWriter, flatten
 
 if TYPE_CHECKING:
     from torch import nn

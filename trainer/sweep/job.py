@@ -12,7 +12,7 @@ from base.checkpoint.files import write_atomic
 from base.config.schema import Config
 from base.errors import UsageError
 from logger import RunDirectory
-from logger.tensorboard_writer import CsvWriter
+from logger.csv_writer import CsvWriter
 
 if TYPE_CHECKING:
     from optuna import Trial

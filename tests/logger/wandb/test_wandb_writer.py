@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 import train
 from logger import RunDirectory, RunLogger, setup_logging
-from logger.tensorboard_writer import CsvWriter
+from logger.csv_writer import CsvWriter
 
 OPTIONS = {"project": None, "entity": None, "group": None, "tags": None, "mode": "offline"}
 CONFIG = {"name": "tiny", "logger": {"wandb": OPTIONS}, "trainer": {"monitor": "min val_loss"}}
