@@ -20,7 +20,7 @@ log = logging.getLogger("train")
 FREE_KEYS = (
     "device", "logger.", "data_loader.args.num_workers", "data_loader.args.timeout",
     "data_loader.args.prefetch_factor", "trainer.save_", "trainer.keep_last",
-    "trainer.log_interval", "trainer.profile",
+    "trainer.log_interval",
 )  # fmt: skip
 LENGTHS = ("T_max", "total_steps")  # what a scheduler gets of the run where it is left out
 HINT = (

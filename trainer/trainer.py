@@ -18,7 +18,6 @@ from base.runtime import distributed
 from base.runtime.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
 from base.runtime.finite_guard import FiniteGuard
 from trainer.batches import count_batches, input_and_target, limited
-from trainer.callbacks.profiler import profiled
 from trainer.failure import translate_runtime_errors
 from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
@@ -43,7 +42,6 @@ class Trainer(BaseTrainer):
             self.num_valid_batches = limited(self.settings, self.valid_data_loader)
         self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
         self.has_warned = False
-        self.num_profiled = self.settings.profile if distributed.is_main() else None
         # LBFGS calls for the loss and its gradient as often as it likes
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
 
@@ -83,7 +81,7 @@ class Trainer(BaseTrainer):
         bar = progress_bar(self, first=first, num_samples=num_samples)
         self.batches = TimedIterator(self.data_loader.batches(first + self.batch, num_left))
         self.begun, self.seconds_before = time.perf_counter(), self.seconds
-        with bar as self.bar, translate_runtime_errors(self), profiled(self):
+        with bar as self.bar, translate_runtime_errors(self):
             for batch in self.batches:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
@@ -163,8 +161,6 @@ class Trainer(BaseTrainer):
         if self.schedule_interval == "step":
             self.lr_scheduler.step()
         self._call("on_step")
-        if self.profiler:
-            self.profiler.step()
         self.seconds = self.seconds_before + time.perf_counter() - self.begun
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0

@@ -149,7 +149,6 @@ class TrainerConfig(NodeConfig):
     channels_last: bool = False
     deterministic: bool = True
     log_interval: int = Field(50, ge=1)
-    profile: int | None = Field(None, ge=1)
     limit_batches: int | None = Field(None, ge=1)
 
 

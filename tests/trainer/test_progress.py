@@ -1,6 +1,5 @@
 """What a run tells of its own speed: waiting for data, and the costliest operations."""
 
-import json
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -77,29 +76,3 @@ def test_the_advice_fits_where_the_samples_are(loader, monkeypatch):
     assert advice(loader) == "use transforms of whole batches, such as RandomShift"
     loader.prepare([], in_memory=True, device=torch.device("cpu"), training=True)
     assert advice(loader) == "the transforms in dataset.transform cost that much; use fewer"
-
-
-def test_steps_are_profiled_into_a_trace_and_ten_lines(tree, start, caplog):
-    caplog.set_level("INFO", logger="train")
-    run = start(tree, "trainer.profile=2", "logger.tensorboard=true")
-    (trace,) = (run / "tensorboard").glob("*.pt.trace.json")
-    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
-    assert {"ProfilerStep#3", "ProfilerStep#4", "aten::conv2d"} <= names
-    assert "ProfilerStep#5" not in names
-    lines = (
-        (run / "train.log")
-        .read_text()
-        .split("what cost most of the CPU's time in 2 steps, in ms:")[1]
-    )
-    assert len([line for line in lines.splitlines() if " x  " in line]) == 10
-
-
-def test_a_profiled_run_trains_the_same_and_may_be_continued_without(tree, start):
-    tree["trainer"]["epochs"] = 1
-    runs = [start(tree, run_id="plain"), start(tree, "trainer.profile=2", run_id="profiled")]
-    weights = [
-        torch.load(run / "checkpoints/checkpoint-epoch1.pth", weights_only=True)["model"]
-        for run in runs
-    ]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    start(tree, "trainer.profile=null", run_id="profiled")

@@ -1,14 +1,15 @@
-"""Records some optimizer steps with torch.profiler: a trace to look at, and what cost most."""
+"""Profile some optimizer steps with torch.profiler: a trace, and the costliest operations."""
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
-from base import BaseTrainer
+from base import BaseTrainer, Callback
+from base.errors import UsageError
+from base.runtime import distributed
 
 log = logging.getLogger("train")
 
@@ -16,42 +17,53 @@ NUM_SHOWN = 10
 NUM_SKIPPED = 3  # first steps, in which memory is allocated and kernels are chosen
 
 
-def profiled(trainer: BaseTrainer) -> AbstractContextManager:
-    """Return the context that profiles steps of the first epoch, if that is asked for.
+class Profiler(Callback):
+    """Profiles `steps` optimizer steps of the first epoch, from the fourth on, on one rank.
 
-    `trainer.profiler.step` is to be called after each optimizer step. When all are recorded, or the
-    epoch ends, the trace goes into the run's folder, if there is one, and the operations that cost
-    most of the device's time, or the CPU's, are printed.
+    The trace goes into the run's `tensorboard/`, for Perfetto or TensorBoard's profiler plugin, and
+    the operations that cost most are printed.
+    https://docs.pytorch.org/docs/stable/profiler.html
+
+    Raises:
+        UsageError: `steps` is below 1.
     """
-    num_steps, trainer.num_profiled, trainer.profiler = trainer.num_profiled, None, None
-    if num_steps is None:
-        return nullcontext()
-    device = trainer.device
-    folder = trainer.checkpoints and trainer.checkpoints.folder.parent / "tensorboard"
-    activities = [ProfilerActivity.CPU]
-    if device.type in ("cuda", "xpu"):
-        activities.append(getattr(ProfilerActivity, device.type.upper()))
-    trainer.profiler = profile(
-        activities=activities,
-        schedule=schedule(wait=NUM_SKIPPED - 1, warmup=1, active=num_steps, repeat=1),
-        on_trace_ready=partial(_report, device=device, folder=folder),
-    )
-    return trainer.profiler
+
+    def __init__(self, steps: int = 10) -> None:
+        if steps < 1:
+            raise UsageError(f"Profiler: steps is {steps}, expected 1 or more")
+        self.steps = steps
+        self.profile: profile | None = None
+        self.is_done = not distributed.is_main()
+
+    def on_step(self, trainer: BaseTrainer) -> None:
+        if self.is_done:
+            return
+        if self.profile is None:
+            self._start(trainer)
+        else:
+            self.profile.step()
+        if trainer.batch == trainer.num_batches:
+            self.profile.stop()
+            self.is_done = True
+            if self.profile.step_num < NUM_SKIPPED:
+                log.warning("Profiler: nothing recorded, an epoch has too few steps")
+
+    def _start(self, trainer: BaseTrainer) -> None:
+        folder = trainer.checkpoints and trainer.checkpoints.folder.parent / "tensorboard"
+        activities = [ProfilerActivity.CPU]
+        if trainer.device.type in ("cuda", "xpu"):
+            activities.append(getattr(ProfilerActivity, trainer.device.type.upper()))
+        self.profile = profile(
+            activities=activities,
+            schedule=schedule(wait=NUM_SKIPPED - 2, warmup=1, active=self.steps, repeat=1),
+            on_trace_ready=partial(_report, device=trainer.device, folder=folder),
+        )
+        self.profile.start()
 
 
 def _report(recorded: profile, *, device: torch.device, folder: Path | None) -> None:
-    where = "CPU" if device.type == "cpu" else "device"
-    costs, num_steps = [], 0
-    for event in recorded.key_averages():
-        if event.key.startswith("ProfilerStep"):
-            num_steps = event.count
-        else:
-            time = getattr(event, f"self_{where.lower()}_time_total")
-            costs.append((time, event.count, event.key))
-    total = sum(time for time, _, _ in costs) or 1
-    log.info("what cost most of the %s's time in %d steps, in ms:", where, num_steps)
-    for time, count, name in sorted(costs, reverse=True)[:NUM_SHOWN]:
-        log.info("  %9.2f  %5.1f %%  %6d x  %s", time / 1e3, 100 * time / total, count, name)
+    cost = f"self_{'cpu' if device.type == 'cpu' else 'device'}_time_total"
+    log.info(recorded.key_averages().table(sort_by=cost, row_limit=NUM_SHOWN))
     if folder is not None:
         tensorboard_trace_handler(str(folder))(recorded)
         log.info("trace: %s", folder)
