@@ -206,7 +206,7 @@ def assemble(config: "Config", device: "torch.device", *, resumed: bool = False)
     loss = parts.build_loss(config, device)
     optimizer = parts.build_optimizer(config, model, loss)
     trainer = parts.build_part(
-        config, "trainer", config.trainer, TRAINERS,
+        config, ("trainer",), config.trainer, TRAINERS,
         model=model,
         loss=loss,
         metrics=parts.build_metrics(config),

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+KeyPath = tuple[str | int, ...]
+
 
 class UserError(Exception):
     """Something the user can mend; shown as its message alone, without a traceback."""
@@ -61,24 +63,25 @@ class StoppedError(UserError):
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """One mistake in a config: where it stands, the dotted path of the key, and what is wrong."""
+class ConfigIssue:
+    """What is wrong with one key of a config, and where it was read: "FILE:LINE:COLUMN"."""
 
-    where: str
-    path: str
+    path: KeyPath
     message: str
+    where: str = ""
 
     def __str__(self) -> str:
-        text = ": ".join(part for part in (self.where, self.path, self.message) if part)
+        parts = (self.where, ".".join(map(str, self.path)), self.message)
+        text = ": ".join(part for part in parts if part)
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigError(UserError):
-    """All mistakes of a config at once, one line each."""
+    """All issues of a config at once, one line each."""
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        self.mistakes = list(dict.fromkeys(mistakes))
-        super().__init__("\n".join(map(str, self.mistakes)))
+    def __init__(self, issues: Iterable[ConfigIssue]) -> None:
+        self.issues = list(dict.fromkeys(issues))
+        super().__init__("\n".join(map(str, self.issues)))
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
@@ -97,7 +100,7 @@ def _initials(name: str) -> str | None:
     return "".join(word[0] for word in words).lower() if len(words) > 1 else None
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value of a config on one short line, as the config writes it."""
     if isinstance(value, dict):
         return "a mapping"
@@ -112,7 +115,7 @@ def exit_on_user_error(*, debug: bool = False) -> Iterator[None]:
     except UserError as error:
         if debug:
             raise
-        # of several processes all meet a mistake, so one shows it; their data differ
+        # of several processes all meet an issue, so one shows it; their data differ
         if os.environ.get("RANK", "0") == "0" or isinstance(error, DataError | DivergedError):
             print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None

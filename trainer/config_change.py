@@ -7,7 +7,7 @@ from typing import Any
 from base.checkpoint.checkpoints import config_of
 from base.checkpoint.state import versions
 from base.config.schema import Config
-from base.errors import ConfigError, Mistake, UsageError
+from base.errors import ConfigError, ConfigIssue, UsageError
 from base.registry.arguments import FALLBACKS, Parameters
 from base.registry.build import nested_nodes, split_node
 from base.registry.registry import LR_SCHEDULERS
@@ -48,16 +48,17 @@ def continued(config: Config, state: Mapping[str, Any]) -> Config:
     schedule = config.lr_scheduler
     is_as_long = schedule is not None and _follows_epochs(schedule.node())
     free = FREE_KEYS if is_as_long else (*FREE_KEYS, "trainer.epochs")
-    mistakes = [
-        Mistake(config.where(key), key, f"the run has {before.get(key)!r}, found {now.get(key)!r}")
-        for key in changed
-        if not key.startswith(free)
-    ]
+    issues = []
+    for key in changed:
+        if not key.startswith(free):
+            path = tuple(key.split("."))
+            message = f"the run has {before.get(key)!r}, found {now.get(key)!r}"
+            issues.append(ConfigIssue(path, message, config.where(path)))
     if is_as_long and "trainer.epochs" in changed:
         message = "the schedule takes its length from trainer.epochs"
-        mistakes.append(Mistake("", "lr_scheduler", message))
-    if mistakes:
-        raise ConfigError([*mistakes, Mistake("", "", f"a run cannot change this; {HINT}")])
+        issues.append(ConfigIssue(("lr_scheduler",), message))
+    if issues:
+        raise ConfigError([*issues, ConfigIssue((), f"a run cannot change this; {HINT}")])
     _check_world_size(config, state)
     _warn_of_other_bits(config, state)
     return config

@@ -65,8 +65,8 @@ def build_test_data(config: Config, device: torch.device, fitted: Fitted = None)
         DataError: the data is missing or damaged.
     """
     if not has_test_data(config):
-        raise config.mistake(
-            "test_dataset",
+        raise config.issue(
+            ("test_dataset",),
             f"missing: nothing says what to test on, and {config.data_loader.type} takes no "
             "'training' to be rebuilt with",
         )
@@ -95,12 +95,12 @@ def build_loader(
         if (dataset := getattr(config, section)) is not None:
             is_alike = dataset.type == getattr(config.dataset, "type", None)
             learned = {"fitted": fitted} if fitted and is_alike else {}
-            built = build_part(config, section, dataset, DATASETS, **learned)
+            built = build_part(config, (section,), dataset, DATASETS, **learned)
             if section != "dataset" and not learned and getattr(built, "fitted", None):
                 message = "nothing says what was learned of the training data; train a new run"
-                raise config.mistake(section, message)
+                raise config.issue((section,), message)
             runtime["dataset"] = built
-        return build_part(config, "data_loader", node, DATA_LOADERS, **runtime)
+        return build_part(config, ("data_loader",), node, DATA_LOADERS, **runtime)
 
 
 def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
@@ -109,7 +109,7 @@ def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
         section, _, key = place.partition(".")
         nodes = getattr(getattr(config, section), key, None)
         if nodes is not None:
-            return build_parts(config, place, nodes, TRANSFORMS)
+            return build_parts(config, (section, key), nodes, TRANSFORMS)
     return []
 
 

@@ -15,7 +15,7 @@ from base import BaseDataLoader, Callback
 from base.checkpoint.checkpoints import read_checkpoint
 from base.config.rules import PLATEAU
 from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
-from base.errors import CheckpointError, ConfigError, Mistake, did_you_mean
+from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry.arguments import FALLBACKS, Parameters
 from base.registry.build import build, split_node
 from base.registry.registry import (
@@ -36,7 +36,7 @@ log = logging.getLogger("train")
 
 
 def build_part(
-    config: Config, path: str, node: NodeConfig, registry: Registry, /, **runtime: Any
+    config: Config, path: KeyPath, node: NodeConfig, registry: Registry, /, **runtime: Any
 ) -> Any:
     """Build one node of the config, `runtime` being what the project passes to it.
 
@@ -46,16 +46,16 @@ def build_part(
     try:
         return build(node.node(), registry, path=path, runtime=runtime)
     except ConfigError as error:
-        mistakes = [Mistake(config.where(m.path), m.path, m.message) for m in error.mistakes]
-        raise ConfigError(mistakes) from error
+        issues = [ConfigIssue(i.path, i.message, config.where(i.path)) for i in error.issues]
+        raise ConfigError(issues) from error
 
 
 def build_parts(
-    config: Config, path: str, nodes: Sequence[NodeConfig], registry: Registry
+    config: Config, path: KeyPath, nodes: Sequence[NodeConfig], registry: Registry
 ) -> list[Any]:
     """Build each node of a list of the config."""
     numbered = enumerate(nodes)
-    return [build_part(config, f"{path}.{number}", node, registry) for number, node in numbered]
+    return [build_part(config, (*path, number), node, registry) for number, node in numbered]
 
 
 # --- model, loss, metrics -----------------------------------------------------------------------
@@ -73,14 +73,14 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
     section = config.model
     model = _build_bare_model(config, section)
     if section.init is not None:
-        init = build_part(config, "model.init", section.init, INITS)
+        init = build_part(config, ("model", "init"), section.init, INITS)
         model.apply(lambda module: _initialise(module, init))
     if section.weights is not None and load_weights:
         load_matching(model, Path(section.weights))
     for number, pattern in enumerate(section.freeze):
         matching = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
         if not matching:
-            raise config.mistake(f"model.freeze.{number}", f"{pattern!r} matches no parameter")
+            raise config.issue(("model", "freeze", number), f"{pattern!r} matches no parameter")
         for parameter in matching:
             parameter.requires_grad_(False)
     layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
@@ -100,7 +100,7 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
         args = {name: value for name, value in args.items() if name != "num_classes"}
         section = section.model_copy(update={"args": args})
     try:
-        model = build_part(config, "model", section, MODELS)
+        model = build_part(config, ("model",), section, MODELS)
     except OSError as error:  # URLError is one
         if not args.get("weights"):
             raise
@@ -171,7 +171,7 @@ def _initialise(module: nn.Module, init: Callable) -> None:
 
 def build_loss(config: Config, device: torch.device) -> Callable:
     """Return the loss; what it holds, such as class weights, is on the device."""
-    loss = build_part(config, "loss", config.loss, LOSSES)
+    loss = build_part(config, ("loss",), config.loss, LOSSES)
     if isinstance(loss, partial):
         return partial(loss.func, **to_device(loss.keywords, device))
     return loss.to(device) if isinstance(loss, nn.Module) else loss
@@ -180,7 +180,9 @@ def build_loss(config: Config, device: torch.device) -> Callable:
 def build_metrics(config: Config) -> dict[str, Callable]:
     """Return the metrics by their columns."""
     columns = [metric.column for metric in config.metrics]
-    return dict(zip(columns, build_parts(config, "metrics", config.metrics, METRICS), strict=True))
+    return dict(
+        zip(columns, build_parts(config, ("metrics",), config.metrics, METRICS), strict=True)
+    )
 
 
 # --- optimizer, scheduler, callbacks ------------------------------------------------------------
@@ -202,13 +204,14 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
     for number, group in enumerate(section.param_groups):
         matching = [name for name, parameter in left.items() if _is_in(group, name, parameter)]
         if not matching:
-            path, patterns = f"optimizer.param_groups.{number}.params", ", ".join(group.params)
-            raise config.mistake(path, f"{patterns!r} matches no parameter that is left")
+            path = ("optimizer", "param_groups", number, "params")
+            patterns = ", ".join(group.params)
+            raise config.issue(path, f"{patterns!r} matches no parameter that is left")
         groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
     if left:
         groups.append({"params": list(left.values())})
     runtime = {"fused": True} if _can_fuse(section.type, model, loss) else {}
-    return build_part(config, "optimizer", section, OPTIMIZERS, params=groups, **runtime)
+    return build_part(config, ("optimizer",), section, OPTIMIZERS, params=groups, **runtime)
 
 
 def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
@@ -239,7 +242,7 @@ def build_lr_scheduler(
     node = section.model_copy(update=_with_lengths(section.node(), length))
     if section.type == PLATEAU:
         runtime["mode"] = config.trainer.monitor.split()[0]
-    return build_part(config, "lr_scheduler", node, LR_SCHEDULERS, **runtime)
+    return build_part(config, ("lr_scheduler",), node, LR_SCHEDULERS, **runtime)
 
 
 def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
@@ -264,11 +267,11 @@ def build_callbacks(config: Config) -> list[Callback]:
     Raises:
         ConfigError: one of them has a method that nothing calls, named much like a hook.
     """
-    callbacks = build_parts(config, "callbacks", config.callbacks, CALLBACKS)
+    callbacks = build_parts(config, ("callbacks",), config.callbacks, CALLBACKS)
     hooks = [name for name in vars(Callback) if name.startswith("on_")]
     for number, callback in enumerate(callbacks):
         for name in dir(callback):
             is_hook = name in hooks or not name.startswith("on_")
             if not is_hook and (near := did_you_mean(name, hooks)):
-                raise config.mistake(f"callbacks.{number}", f"nothing calls its {name}(){near}")
+                raise config.issue(("callbacks", number), f"nothing calls its {name}(){near}")
     return callbacks

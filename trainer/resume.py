@@ -19,7 +19,7 @@ from base.config.check import check_tree, load_config
 from base.config.schema import Config, dump_yaml
 from base.config.source import merge, parse_overrides, read_config
 from base.config.text import parse_text
-from base.errors import CheckpointError, ConfigError, Mistake, UsageError, did_you_mean
+from base.errors import CheckpointError, ConfigError, ConfigIssue, UsageError, did_you_mean
 from base.runtime import distributed
 from base.runtime.monitor import Monitor
 from logger import RunDirectory
@@ -235,11 +235,11 @@ def stored_config(
         stored = dump_yaml(config_of(state))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    mistakes: list[Mistake] = []
+    issues: list[ConfigIssue] = []
     text = f"{path}:config"
-    tree = read_config(run.config_file) if run else parse_text(stored, text, mistakes)
+    tree = read_config(run.config_file) if run else parse_text(stored, text, issues)
     if tree is None:
-        raise ConfigError(mistakes)
+        raise ConfigError(issues)
     return check_tree(merge(tree, parse_overrides(overrides)))
 
 

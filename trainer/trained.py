@@ -40,7 +40,7 @@ def build_trained(
     model = parts.build_model(config, device, load_weights=False)
     loss = parts.build_loss(config, device)
     trainer = parts.build_part(
-        config, "trainer", config.trainer, TRAINERS,
+        config, ("trainer",), config.trainer, TRAINERS,
         model=model, loss=loss, metrics=parts.build_metrics(config),
         optimizer=parts.build_optimizer(config, model, loss),
         data_loader=loader, valid_data_loader=loader, config=config, device=device,

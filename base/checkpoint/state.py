@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from base.base_data_loader import BaseDataLoader
 from base.checkpoint.checkpoints import differing_keys
-from base.errors import CheckpointError, DataError, shown
+from base.errors import CheckpointError, DataError, format_value
 from base.runtime import distributed
 
 NUM_SHOWN = 3
@@ -70,7 +70,7 @@ def _differing(own: Any, stored: Any, name: str = "") -> Iterator[str]:
         return
     both_float = isinstance(own, float) and isinstance(stored, float)
     if not (math.isclose(own, stored, rel_tol=RTOL, abs_tol=ATOL) if both_float else own == stored):
-        yield f"{name} is {shown(own)}, was {shown(stored)}"
+        yield f"{name} is {format_value(own)}, was {format_value(stored)}"
 
 
 def _as_plain(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Config files: text to values with places, layers merged, every mistake found at once."""
+"""Config files: text to values with places, layers merged, every issue found at once."""

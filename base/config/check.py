@@ -1,8 +1,9 @@
-"""A config file to a checked config: every mistake that shows before training, all at once."""
+"""A config file to a checked config: every issue that shows before training, all at once."""
 
 import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -13,9 +14,9 @@ from base.base_trainer import BaseTrainer
 from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
 from base.config.schema import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
 from base.config.source import Node, merge, parse_overrides, plain, read_config, where_is
-from base.errors import ConfigError, Mistake, did_you_mean, shown
+from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 from base.registry.annotations import in_words
-from base.registry.arguments import Finding, KeyPath, Parameters
+from base.registry.arguments import Parameters
 from base.registry.build import check, split_node
 from base.registry.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 
@@ -42,7 +43,7 @@ RUNTIME = {
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config, lay the overrides over it, and check everything that can be checked.
 
-    Raises: ConfigError with one line for every mistake.
+    Raises: ConfigError with one line for every issue.
     """
     return check_tree(merge(read_config(path), parse_overrides(overrides)))
 
@@ -50,61 +51,56 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def check_tree(tree: Node) -> Config:
     """Return the config of a tree, or raise ConfigError likewise."""
     raw = plain(tree)
-    mistakes: list[Mistake] = []
-    findings = [*check_schema(raw)]
-    findings += _check_nodes(raw, {path for path, _ in findings}, mistakes)
-    if not mistakes:  # the project's own modules can be imported
-        findings += check_rules(raw, [path for path, _ in findings])
-    raise_mistakes(tree, findings, mistakes)
+    issues = [*check_schema(raw)]
+    issues += _check_nodes(raw, {issue.path for issue in issues})
+    if not any(issue.where for issue in issues):  # the project's own modules can be imported
+        issues += check_rules(raw, [issue.path for issue in issues])
+    raise_issues(tree, issues)
     return Config.from_tree(tree)
 
 
-def raise_mistakes(
-    tree: Node, findings: Iterable[Finding], mistakes: Iterable[Mistake] = ()
-) -> None:
-    """Raise a ConfigError where there are any, in the order of reading."""
-    mistakes = [*mistakes]
-    for path, message in findings:
-        mistakes.append(Mistake(where_is(tree, path), ".".join(map(str, path)), message))
-    if mistakes:
-        raise ConfigError(sorted(mistakes, key=_reading_order))
+def raise_issues(tree: Node, issues: Iterable[ConfigIssue]) -> None:
+    """Raise a ConfigError where there are any, each with its place, in the order of reading."""
+    located = [i if i.where else replace(i, where=where_is(tree, i.path)) for i in issues]
+    if located:
+        raise ConfigError(sorted(located, key=_reading_order))
 
 
-def _reading_order(mistake: Mistake) -> tuple[str, int, int]:
-    """Return the file, line and column of a mistake."""
-    place = re.fullmatch(r"(.*):(\d+):(\d+)", mistake.where, re.DOTALL)
-    return (place[1], int(place[2]), int(place[3])) if place else (mistake.where, 0, 0)
+def _reading_order(issue: ConfigIssue) -> tuple[str, int, int]:
+    """Return the file, line and column of an issue."""
+    place = re.fullmatch(r"(.*):(\d+):(\d+)", issue.where, re.DOTALL)
+    return (place[1], int(place[2]), int(place[3])) if place else (issue.where, 0, 0)
 
 
 # --- keys, types and ranges ---------------------------------------------------------------------
 
 
-def check_schema(raw: Mapping[str, Any], schema: type[BaseModel] = Config) -> Iterator[Finding]:
+def check_schema(raw: Mapping[str, Any], schema: type[BaseModel] = Config) -> Iterator[ConfigIssue]:
     """Yield every key, type and range of `raw` that is not as the schema has it."""
     try:
         schema.model_validate(raw)
     except ValidationError as error:
-        yield from (_finding(detail, schema) for detail in error.errors(include_url=False))
+        yield from (_issue(detail, schema) for detail in error.errors(include_url=False))
 
 
-def _finding(detail: ErrorDetails, root: type[BaseModel]) -> Finding:
+def _issue(detail: ErrorDetails, root: type[BaseModel]) -> ConfigIssue:
     path, kind = detail["loc"], detail["type"]
     known, schema = _schema_at(path, root)
     section = _section_in(schema)
     if kind == "value_error":
-        return path, detail["msg"].removeprefix("Value error, ")
+        return ConfigIssue(path, detail["msg"].removeprefix("Value error, "))
     if kind == "missing":
-        return path, f"missing, the {root.__name__.lower()} needs it"
+        return ConfigIssue(path, f"missing, the {root.__name__.lower()} needs it")
     if kind == "extra_forbidden":
         near = did_you_mean(str(path[-1]), section.model_fields)
         if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
             near = f" (did you mean 'trainer.{path[0]}'?)"
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
-        return path, f"unknown key{near or hint}"
+        return ConfigIssue(path, f"unknown key{near or hint}")
     expected = "a list" if section else in_words(schema, detail)
     if section and kind in ("model_type", "dict_type"):
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
-    return known, f"expected {expected}, found {shown(detail['input'])}"
+    return ConfigIssue(known, f"expected {expected}, found {format_value(detail['input'])}")
 
 
 def _schema_at(path: KeyPath, schema: Any = Config) -> tuple[KeyPath, Any]:
@@ -132,10 +128,8 @@ def _section_in(schema: Any) -> type[BaseModel] | None:
 # --- names and arguments ------------------------------------------------------------------------
 
 
-def _check_nodes(
-    raw: Mapping[str, Any], wrong: Collection[KeyPath], mistakes: list[Mistake]
-) -> Iterator[Finding]:
-    """Yield what is wrong with names and args; modules not to be imported go to `mistakes`."""
+def _check_nodes(raw: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[ConfigIssue]:
+    """Yield what is wrong with names and args; a module not to be imported has a place already."""
     for key, path, node in _nodes_in(raw, wrong):
         try:
             runtime = RUNTIME.get(key, ())
@@ -143,7 +137,7 @@ def _check_nodes(
             if key == "optimizer":
                 yield from _check_param_groups(node)
         except ConfigError as error:
-            mistakes += error.mistakes
+            yield from error.issues
 
 
 def _nodes_in(
@@ -166,7 +160,7 @@ def _nodes_in(
             yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
 
 
-def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[Finding]:
+def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[ConfigIssue]:
     """Yield the options of parameter groups that the optimizer does not take."""
     groups = isinstance(optimizer, dict) and optimizer.get("param_groups")
     name, _ = split_node(optimizer)

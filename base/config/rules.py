@@ -10,14 +10,14 @@ from typing import Any
 from base.base_data_loader import BaseDataLoader
 from base.config.schema import RESERVED_COLUMNS, Config
 from base.data.deterministic import DETERMINISTIC
-from base.errors import UsageError, did_you_mean, shown
-from base.registry.arguments import Finding, KeyPath, Parameters, items
+from base.errors import ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry.arguments import Parameters, items
 from base.registry.build import nested_nodes, split_node
 from base.registry.registry import DATA_LOADERS, LOSSES, TRANSFORMS
 from base.registry.registry import DATASETS as DATASET_CLASSES
 from base.runtime.device import select_device
 
-Rule = Callable[[Config], Iterator[Finding]]
+Rule = Callable[[Config], Iterator[ConfigIssue]]
 
 RULES: list[tuple[set[str], Rule]] = []
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
@@ -38,8 +38,8 @@ def rule(*sections: str) -> Callable[[Rule], Rule]:
     return add
 
 
-def check_rules(raw: Mapping[str, Any], wrong: Iterable[KeyPath]) -> Iterator[Finding]:
-    """Yield what breaks a rule, `wrong` being where mistakes were found before."""
+def check_rules(raw: Mapping[str, Any], wrong: Iterable[KeyPath]) -> Iterator[ConfigIssue]:
+    """Yield what breaks a rule, `wrong` being where issues were found before."""
     # wrong args leave the meaning of their section clear, an unknown type among them does not
     unclear = {path[0] for path in wrong if "args" not in path[:-1] or path[-1] == "type"}
     clear = {key: value for key, value in raw.items() if key not in unclear and value is not None}
@@ -53,39 +53,43 @@ def check_rules(raw: Mapping[str, Any], wrong: Iterable[KeyPath]) -> Iterator[Fi
 
 
 @rule("device")
-def _device_is_there(config: Config) -> Iterator[Finding]:
+def _device_is_there(config: Config) -> Iterator[ConfigIssue]:
     try:
         select_device(config.device)
     except UsageError as error:
-        yield ("device",), str(error)
+        yield ConfigIssue(("device",), str(error))
 
 
 @rule("data_loader", *DATASETS)
-def _dataset_is_made_once(config: Config) -> Iterator[Finding]:
+def _dataset_is_made_once(config: Config) -> Iterator[ConfigIssue]:
     name, loader = config.data_loader.type, loader_parameters(config)
     if "dataset" in loader.needed and config.dataset is None:
-        yield ("dataset",), f"missing, {name} needs it"
+        yield ConfigIssue(("dataset",), f"missing, {name} needs it")
     if "dataset" not in loader.by_name and not loader.takes_any:
         for key in DATASETS:
             if getattr(config, key) is not None:
-                yield (key,), f"{name} makes its own; remove one of them"
+                yield ConfigIssue((key,), f"{name} makes its own; remove one of them")
 
 
 @rule("data_loader")
-def _loader_gets_numbers_in_range(config: Config) -> Iterator[Finding]:
+def _loader_gets_numbers_in_range(config: Config) -> Iterator[ConfigIssue]:
     loader = loader_parameters(config)
     for key, value in items(config.data_loader.args):
         argument, path = loader.argument_name(key), ("data_loader", "args", key)
         if not isinstance(value, int | float) or isinstance(value, bool):
             continue
         if value < SMALLEST.get(argument, value):
-            yield path, f"expected at least {SMALLEST[argument]}, found {shown(value)}"
+            yield ConfigIssue(
+                path, f"expected at least {SMALLEST[argument]}, found {format_value(value)}"
+            )
         if argument == "validation_split" and not (0 <= value < 1 or value == value // 1 > 0):
-            yield path, f"expected a share from 0 to below 1, or a count, found {shown(value)}"
+            yield ConfigIssue(
+                path, f"expected a share from 0 to below 1, or a count, found {format_value(value)}"
+            )
 
 
 @rule("data_loader", *DATASETS)
-def _augmentation_is_for_training(config: Config) -> Iterator[Finding]:
+def _augmentation_is_for_training(config: Config) -> Iterator[ConfigIssue]:
     """Validation and test see the training's transforms unless they have their own."""
     training, valid, test = config.dataset, config.valid_dataset, config.test_dataset
     if training is None or training.valid_transform is not None:
@@ -96,18 +100,20 @@ def _augmentation_is_for_training(config: Config) -> Iterator[Finding]:
     for number, node in enumerate(training.transform or [] if is_seen else []):
         if name := next(_may_draw(node.node()), ""):
             message = f"{DRAWS}; say in dataset.valid_transform what validation sees"
-            yield ("dataset", "transform", number), f"{name} {message}"
+            yield ConfigIssue(("dataset", "transform", number), f"{name} {message}")
             return
 
 
 @rule("data_loader", "dataset", "valid_dataset")
-def _dataset_augments_nothing_itself(config: Config) -> Iterator[Finding]:
+def _dataset_augments_nothing_itself(config: Config) -> Iterator[ConfigIssue]:
     """What a dataset draws, it draws for the validation that is split off it too."""
     if config.dataset and config.valid_dataset is None and _has_validation(config):
         for path, node in nested_nodes(config.dataset.args, ("dataset", "args")):
             name = next(_may_draw(node), "") if path[2] in ("transform", "transforms") else ""
             if name:
-                yield path, f"{name} {DRAWS}, for validation too; move it to dataset.transform"
+                yield ConfigIssue(
+                    path, f"{name} {DRAWS}, for validation too; move it to dataset.transform"
+                )
 
 
 def _may_draw(node: Mapping[str, Any]) -> Iterator[str]:
@@ -122,7 +128,7 @@ def _may_draw(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 @rule(*DATASETS)
-def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[Finding]:
+def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[ConfigIssue]:
     """A dataset that takes `fitted` gets there what one of its type learned in training."""
     training = config.dataset.type if config.dataset else None
     for key in ("valid_dataset", "test_dataset"):
@@ -130,12 +136,14 @@ def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[Finding
         if section is None or section.type == training:
             continue
         if "fitted" in Parameters(DATASET_CLASSES.find(section.type), DATASET_CLASSES).by_name:
-            message = f"needs what a dataset of its type learned, found dataset: {shown(training)}"
-            yield (key, "type"), message
+            message = (
+                f"needs what a dataset of its type learned, found dataset: {format_value(training)}"
+            )
+            yield ConfigIssue((key, "type"), message)
 
 
 @rule(*DATASETS)
-def _whole_batches_come_last(config: Config) -> Iterator[Finding]:
+def _whole_batches_come_last(config: Config) -> Iterator[ConfigIssue]:
     """A transform with `takes_keys` gets a batch of what the others made of single samples."""
     for key, place in product(DATASETS, ("transform", "valid_transform")):
         names = [node.type for node in getattr(getattr(config, key), place, None) or []]
@@ -143,7 +151,7 @@ def _whole_batches_come_last(config: Config) -> Iterator[Finding]:
         for number, (before, here) in enumerate(pairwise(takes_keys)):
             if before and not here:
                 message = f"expected before {names[number]}, which takes whole batches"
-                yield (key, place, number + 1), message
+                yield ConfigIssue((key, place, number + 1), message)
 
 
 def loader_parameters(config: Config) -> Parameters:
@@ -165,20 +173,22 @@ def _has_validation(config: Config) -> bool:
 
 
 @rule("metrics")
-def _columns_differ(config: Config) -> Iterator[Finding]:
+def _columns_differ(config: Config) -> Iterator[ConfigIssue]:
     taken = {*RESERVED_COLUMNS, "val_loss"}
     for number, metric in enumerate(config.metrics):
         columns = [metric.column, f"val_{metric.column}"]
         if not re.fullmatch("[A-Za-z0-9_]+", metric.column):
-            message = f"expected letters, digits and '_', found {shown(metric.column)}"
-            yield ("metrics", number, "name"), message
+            message = f"expected letters, digits and '_', found {format_value(metric.column)}"
+            yield ConfigIssue(("metrics", number, "name"), message)
         if second := [column for column in columns if column in taken]:
-            yield ("metrics", number), f"a second column {second[0]!r}; give it another 'name'"
+            yield ConfigIssue(
+                ("metrics", number), f"a second column {second[0]!r}; give it another 'name'"
+            )
         taken.update(columns)
 
 
 @rule("metrics", "trainer", "data_loader", "valid_dataset", "loss", "callbacks")
-def _monitor_is_logged(config: Config) -> Iterator[Finding]:
+def _monitor_is_logged(config: Config) -> Iterator[ConfigIssue]:
     if config.trainer.type != "Trainer":
         return
     losses = config.loss.args.get("losses") if isinstance(config.loss.args, dict) else None
@@ -197,37 +207,39 @@ def _monitor_is_logged(config: Config) -> Iterator[Finding]:
             hint = did_you_mean(column, columns)
             if column in of_validation:
                 hint = " (there is no validation data: set data_loader.args.validation_split)"
-            yield path, f"nothing logs a column {shown(column)}{hint}"
+            yield ConfigIssue(path, f"nothing logs a column {format_value(column)}{hint}")
 
 
 @rule("lr_scheduler", "optimizer")
-def _learning_rate_stands_once(config: Config) -> Iterator[Finding]:
+def _learning_rate_stands_once(config: Config) -> Iterator[ConfigIssue]:
     scheduler, args = config.lr_scheduler, config.optimizer.args
     if scheduler is None or scheduler.type != "OneCycleLR" or not isinstance(args, dict):
         return
     if "max_lr" in scheduler.args and "lr" in args:
         message = "would override optimizer.args.lr, which it is where left out; remove one"
-        yield ("lr_scheduler", "args", "max_lr"), message
+        yield ConfigIssue(("lr_scheduler", "args", "max_lr"), message)
 
 
 @rule("lr_scheduler", "trainer")
-def _plateau_follows_the_monitor(config: Config) -> Iterator[Finding]:
+def _plateau_follows_the_monitor(config: Config) -> Iterator[ConfigIssue]:
     scheduler = config.lr_scheduler
     if scheduler is None or scheduler.type != PLATEAU:
         return
     if scheduler.interval == "step":
-        yield ("lr_scheduler", "interval"), f"{PLATEAU} looks at an epoch's result; expected epoch"
+        yield ConfigIssue(
+            ("lr_scheduler", "interval"), f"{PLATEAU} looks at an epoch's result; expected epoch"
+        )
     if config.trainer.monitor == "off":
-        yield ("lr_scheduler",), f"{PLATEAU} follows trainer.monitor, which is off"
+        yield ConfigIssue(("lr_scheduler",), f"{PLATEAU} follows trainer.monitor, which is off")
     if isinstance(scheduler.args, list) or "mode" in scheduler.args:
-        yield ("lr_scheduler", "args", "mode"), "follows trainer.monitor; remove it"
+        yield ConfigIssue(("lr_scheduler", "args", "mode"), "follows trainer.monitor; remove it")
 
 
 # --- what the stock Trainer does ----------------------------------------------------------------
 
 
 @rule("loss", "trainer")
-def _loss_takes_output_and_target(config: Config) -> Iterator[Finding]:
+def _loss_takes_output_and_target(config: Config) -> Iterator[ConfigIssue]:
     kind = LOSSES.find(config.loss.type)
     if config.trainer.type != "Trainer" or not inspect.isclass(kind):
         return
@@ -235,31 +247,39 @@ def _loss_takes_output_and_target(config: Config) -> Iterator[Finding]:
     if sum(parameter.default is parameter.empty for parameter in takes) > 2:
         names = ", ".join(parameter.name for parameter in takes)
         message = "the stock step gives (output, target); override train_step in a trainer of yours"
-        yield ("loss",), f"{config.loss.type} takes ({names}), {message}"
+        yield ConfigIssue(("loss",), f"{config.loss.type} takes ({names}), {message}")
 
 
 @rule("trainer")
-def _trainer_agrees_with_itself(config: Config) -> Iterator[Finding]:
+def _trainer_agrees_with_itself(config: Config) -> Iterator[ConfigIssue]:
     trainer = config.trainer
     if trainer.early_stop and trainer.monitor == "off":
-        yield ("trainer", "early_stop"), "needs a trainer.monitor to judge improvement by"
+        yield ConfigIssue(
+            ("trainer", "early_stop"), "needs a trainer.monitor to judge improvement by"
+        )
     if trainer.type == "Trainer" and trainer.args:
-        yield ("trainer", "args"), "the stock Trainer takes none; they go to a trainer of yours"
+        yield ConfigIssue(
+            ("trainer", "args"), "the stock Trainer takes none; they go to a trainer of yours"
+        )
     if trainer.len_epoch is not None and trainer.limit_batches is not None:
-        yield ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"
+        yield ConfigIssue(
+            ("trainer", "limit_batches"), "len_epoch fixes the steps of an epoch; remove one"
+        )
 
 
 @rule("optimizer", "trainer")
-def _lbfgs_takes_whole_steps(config: Config) -> Iterator[Finding]:
+def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
     """Its line search asks for loss and gradient by itself; nothing else comes in between."""
     free = {"accumulate": (1,), "clip_grad_norm": (None,), "precision": ("fp32", "bf16")}
     for key, values in free.items():
         if config.optimizer.type == "LBFGS" and getattr(config.trainer, key) not in values:
-            yield ("trainer", key), "LBFGS evaluates a whole step itself; remove it"
+            yield ConfigIssue(("trainer", key), "LBFGS evaluates a whole step itself; remove it")
 
 
 @rule("logger")
-def _wandb_is_there(config: Config) -> Iterator[Finding]:
+def _wandb_is_there(config: Config) -> Iterator[ConfigIssue]:
     spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
     if config.logger.wandb is not None and (spec is None or spec.origin is None):
-        yield ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"
+        yield ConfigIssue(
+            ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"
+        )

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from base.config.source import Node, plain, where_is
 from base.config.text import resolve
-from base.errors import ConfigError, Mistake, shown
+from base.errors import ConfigError, ConfigIssue, KeyPath, format_value
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 MONITOR = re.compile(r"off|(min|max) \S+")
@@ -18,14 +18,16 @@ RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "los
 def _check_name(name: str) -> str:
     if not NAME.fullmatch(name):  # it becomes a folder's name, on any system
         allowed = "up to 100 letters, digits, '.', '_' and '-', not starting with '.' or '-'"
-        raise ValueError(f"expected {allowed}, found {shown(name)}")
+        raise ValueError(f"expected {allowed}, found {format_value(name)}")
     return name
 
 
 def check_monitor(monitor: str) -> str:
     """Return what a monitor may be told to follow; ValueError for anything else."""
     if not MONITOR.fullmatch(monitor):
-        raise ValueError(f"expected 'min COLUMN', 'max COLUMN' or 'off', found {shown(monitor)}")
+        raise ValueError(
+            f"expected 'min COLUMN', 'max COLUMN' or 'off', found {format_value(monitor)}"
+        )
     return monitor
 
 
@@ -172,7 +174,7 @@ class LoggerConfig(Section):
 
 
 class Config(Section):
-    """A whole config; `base.config.check.load_config` makes it and reports all mistakes at once."""
+    """A whole config; `base.config.check.load_config` makes it and reports all issues at once."""
 
     name: Annotated[str, AfterValidator(_check_name)]
     seed: int = Field(123, ge=0, lt=2**63)
@@ -192,13 +194,13 @@ class Config(Section):
 
     _tree: Node | None = None
 
-    def mistake(self, path: str, message: str) -> ConfigError:
-        """Return the error for a mistake that shows only when parts are built."""
-        return ConfigError([Mistake(self.where(path), path, message)])
+    def issue(self, path: KeyPath, message: str) -> ConfigError:
+        """Return the error for an issue that shows only when parts are built."""
+        return ConfigError([ConfigIssue(path, message, self.where(path))])
 
-    def where(self, path: str) -> str:
-        """Return the file, line and column that a dotted path was read from."""
-        return where_is(self._tree, path.split(".")) if self._tree else ""
+    def where(self, path: KeyPath) -> str:
+        """Return the file, line and column that the value at `path` was read from."""
+        return where_is(self._tree, path) if self._tree else ""
 
     def to_yaml(self) -> str:
         """Return the whole config, defaults included, as text that runs again as it is."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from base.config.text import COMMAND_LINE, Node, children, parse_text
-from base.errors import ConfigError, Mistake, did_you_mean, shown
+from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 
 MAX_BYTES, MAX_FILES = 1_000_000, 100
 # Where victoresque/pytorch-template keeps what we keep elsewhere.
@@ -24,12 +24,12 @@ ANCESTORS_KEYS = {
 def read_config(path: Path) -> Node:
     """Read a `.json` file, or any other as YAML, laid over the files that its `extends` names.
 
-    Raises: ConfigError with every mistake found in these files.
+    Raises: ConfigError with every issue found in these files.
     """
     reader = _Reader()
     node = reader.read(Path(path))
-    if node is None or reader.mistakes:
-        raise ConfigError(reader.mistakes)
+    if node is None or reader.issues:
+        raise ConfigError(reader.issues)
     return node
 
 
@@ -38,7 +38,7 @@ def parse_overrides(assignments: Sequence[str]) -> Node:
 
     Raises: ConfigError with every one that is not `key.path=value`, the value in YAML.
     """
-    mistakes: list[Mistake] = []
+    issues: list[ConfigIssue] = []
     trees: dict[str, Node] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -47,13 +47,13 @@ def parse_overrides(assignments: Sequence[str]) -> Node:
             message = f"expected key.path=value, found {reprlib.repr(assignment)}"
             if Path(assignment).suffix in (".yaml", ".yml", ".json"):
                 message += "; a config goes with -c"
-            mistakes.append(Mistake(COMMAND_LINE, "", message))
-        elif node := parse_text(text, COMMAND_LINE, mistakes, path=path):
+            issues.append(ConfigIssue((), message, COMMAND_LINE))
+        elif node := parse_text(text, COMMAND_LINE, issues, path=path):
             trees.pop(key, None)  # of two values for one key the later counts, in its later place
             trees[key] = _nest(path, node)
-    tree = _with_our_keys(reduce(merge, trees.values(), Node({}, COMMAND_LINE)), mistakes)
-    if mistakes:
-        raise ConfigError(mistakes)
+    tree = _with_our_keys(reduce(merge, trees.values(), Node({}, COMMAND_LINE)), issues)
+    if issues:
+        raise ConfigError(issues)
     return tree
 
 
@@ -62,10 +62,10 @@ def merge(base: Node, over: Node) -> Node:
 
     Raises: ConfigError with every override of a list item that is not there.
     """
-    mistakes: list[Mistake] = []
-    merged = _merge(base, over, (), mistakes)
-    if mistakes:
-        raise ConfigError(mistakes)
+    issues: list[ConfigIssue] = []
+    merged = _merge(base, over, (), issues)
+    if issues:
+        raise ConfigError(issues)
     return merged
 
 
@@ -85,13 +85,13 @@ def where_is(node: Node, path: Sequence[str | int]) -> str:
     return node.where
 
 
-def _merge(base: Node, over: Node, path: tuple[str, ...], mistakes: list[Mistake]) -> Node:
+def _merge(base: Node, over: Node, path: tuple[str, ...], issues: list[ConfigIssue]) -> Node:
     below, above = base.value, over.value
     if changes_items := isinstance(below, list) and _counts_items(over):
         below = children(below)
         for key in sorted(above.keys() - below.keys()):
             message = f"no item {key} in a list of {len(below)}, counted from 0; none can be added"
-            mistakes.append(Mistake(over.where, ".".join((*path, key)), message))
+            issues.append(ConfigIssue((*path, key), message, over.where))
     elif "args" not in path:  # outside args a bare string stands for {type: string}
         if isinstance(below, str) and isinstance(above, dict):
             below = {"type": base}
@@ -103,7 +103,7 @@ def _merge(base: Node, over: Node, path: tuple[str, ...], mistakes: list[Mistake
     if both_typed and plain(below["type"]) != plain(above["type"]):
         return over
     merged = {
-        key: _merge(below[key], node, (*path, key), mistakes) if key in below else node
+        key: _merge(below[key], node, (*path, key), issues) if key in below else node
         for key, node in above.items()
     }
     # What a mapping lacks, it lacks in the file, whatever an override changed in it.
@@ -111,19 +111,19 @@ def _merge(base: Node, over: Node, path: tuple[str, ...], mistakes: list[Mistake
     return Node([*(below | merged).values()] if changes_items else below | merged, where)
 
 
-def _with_our_keys(tree: Node, mistakes: list[Mistake]) -> Node:
+def _with_our_keys(tree: Node, issues: list[ConfigIssue]) -> Node:
     """Return a file's own tree, or the command line's, with the ancestor's keys under our names."""
     for theirs, ours in ANCESTORS_KEYS.items():
         if (found := _at(tree, theirs)) is None:
             continue
-        where, path = found.where, ".".join(theirs)
+        where = found.where
         if also := _at(tree, ours):
             message = f"stands for {'.'.join(ours)!r}, which is given too, at {also.where}"
-            mistakes.append(Mistake(where, path, message))
-        if path == "n_gpu":
+            issues.append(ConfigIssue(theirs, message, where))
+        if theirs == ("n_gpu",):
             if not isinstance(found.value, int | None):
-                message = f"expected a whole number, found {shown(plain(found))}"
-                mistakes.append(Mistake(where, path, message))
+                message = f"expected a whole number, found {format_value(plain(found))}"
+                issues.append(ConfigIssue(theirs, message, where))
             found = Node("cpu" if found.value == 0 else "auto", where)
         tree = merge(_nest(ours, found), _without(tree, theirs))
     return tree
@@ -153,28 +153,29 @@ def _counts_items(over: Node) -> bool:
 
 
 class _Reader:
-    """One reading of a config and of all that it extends, with the mistakes found on the way."""
+    """One reading of a config and of all that it extends, with the issues found on the way."""
 
     def __init__(self) -> None:
-        self.mistakes: list[Mistake] = []
+        self.issues: list[ConfigIssue] = []
         self.num_files = 0
 
     def read(self, path: Path, where: str = "", chain: tuple[Path, ...] = ()) -> Node | None:
         """Read `path`, which the last file of `chain` extends, naming it at `where`."""
-        place = (where, "extends" if chain else "")
+        key = ("extends",) if chain else ()
         self.num_files += 1
         if self.num_files > MAX_FILES:
-            raise ConfigError([*self.mistakes, Mistake(*place, f"more than {MAX_FILES} files")])
+            issue = ConfigIssue(key, f"more than {MAX_FILES} files", where)
+            raise ConfigError([*self.issues, issue])
         try:
             text = _read_text(path, chain)
         except OSError as error:
             near = _near_file(path) if isinstance(error, FileNotFoundError) else ""
             message = f"cannot read {path}: {error.strerror or error}{near}"
-            self.mistakes.append(Mistake(*place, message))
+            self.issues.append(ConfigIssue(key, message, where))
             return None
-        node = parse_text(text, str(path), self.mistakes)
+        node = parse_text(text, str(path), self.issues)
         if node and not isinstance(node.value, dict):
-            self.expect("keys with values", node, "")
+            self.expect("keys with values", node, ())
             return None
         return node and self.extend(node, (*chain, path))
 
@@ -187,14 +188,14 @@ class _Reader:
             if isinstance(said.value, str) and said.value:
                 layers.append(self.read(chain[-1].parent / said.value, said.where, chain))
             elif extends.value is not None:
-                self.expect("a file or a list of files", said, "extends")
-        own = _with_our_keys(Node(own, node.where), self.mistakes)
+                self.expect("a file or a list of files", said, ("extends",))
+        own = _with_our_keys(Node(own, node.where), self.issues)
         return reduce(merge, [*filter(None, layers), own])
 
-    def expect(self, what: str, found: Node, path: str) -> None:
+    def expect(self, what: str, found: Node, path: KeyPath) -> None:
         kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
         kind = kinds.get(type(found.value)) or reprlib.repr(found.value)
-        self.mistakes.append(Mistake(found.where, path, f"expected {what}, found {kind}"))
+        self.issues.append(ConfigIssue(path, f"expected {what}, found {kind}", found.where))
 
 
 def _read_text(path: Path, chain: tuple[Path, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from base.errors import Mistake
+from base.errors import ConfigIssue
 
 COMMAND_LINE = "command line"
 MAX_LEVELS, MAX_NODES, MAX_DIGITS = 50, 10_000, 1_000
@@ -50,15 +50,15 @@ def children(value: Any) -> dict[str, Node]:
 
 
 def parse_text(
-    text: str, source: str, mistakes: list[Mistake], *, path: tuple[str, ...] = ()
+    text: str, source: str, issues: list[ConfigIssue], *, path: tuple[str, ...] = ()
 ) -> Node | None:
     """Return the value that a text holds, as JSON where `source` ends in .json, else as YAML.
 
-    What is wrong is added to `mistakes`; None is returned where reading could not go on. `path`
+    What is wrong is added to `issues`; None is returned where reading could not go on. `path`
     holds the keys that the value stands at.
     """
     events = (_json_events if source.lower().endswith(".json") else _yaml_events)(text)
-    composer = _Composer(events, source, mistakes)
+    composer = _Composer(events, source, issues)
     node = Node(None, source)
     try:
         _check_characters(text)
@@ -156,10 +156,12 @@ def resolve(text: str) -> str | int | float | bool | None:
 class _Composer:
     """Nodes from events, counted as they come, so that no small text becomes a large tree."""
 
-    def __init__(self, events: Iterator[yaml.Event], source: str, mistakes: list[Mistake]) -> None:
+    def __init__(
+        self, events: Iterator[yaml.Event], source: str, issues: list[ConfigIssue]
+    ) -> None:
         self.events = events
         self.source = source
-        self.mistakes = mistakes
+        self.issues = issues
         self.anchors: dict[str, Any] = {}
         self.num_nodes = 0
 
@@ -169,7 +171,7 @@ class _Composer:
         return f"{self.source}:{mark.line + 1}:{mark.column + 1}"
 
     def blame(self, mark: yaml.Mark, path: tuple[str, ...], message: str) -> None:
-        self.mistakes.append(Mistake(self.place(mark), ".".join(path), message))
+        self.issues.append(ConfigIssue(path, message, self.place(mark)))
 
     def compose(self, event: yaml.Event, path: tuple[str, ...], where: str = "") -> Node:
         """Return the value that `event` starts; `where` is the place of its key, if it has one."""

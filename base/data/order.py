@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from base.data.sample_rng import mix
-from base.errors import UsageError, shown
+from base.errors import UsageError, format_value
 from base.runtime import distributed
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class EpochBatchSampler(Sampler[BatchIndices]):
             raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
         if not isinstance(sampler, SampleOrder | None):
             raise UsageError(
-                f"sampler is {shown(sampler)}, expected {{type: NAME}} or a SampleOrder; those of "
-                "torch cannot be resumed"
+                f"sampler is {format_value(sampler)}, expected {{type: NAME}} or a SampleOrder; "
+                "those of torch cannot be resumed"
             )
         self.num_samples = num_samples
         self.shuffle = shuffle

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from base.data.order import SampleOrder
-from base.errors import shown
+from base.errors import format_value
 from base.registry.expression import parse_expression
 
 UNIONS = (Union, UnionType)
@@ -52,7 +52,7 @@ def read(value: Any, annotation: Any) -> Any:
         if said := [cause for cause in causes if cause and str(cause)]:  # by the formula's parser
             raise said[0] from None
         expected = in_words(annotation, problems[0])
-        raise ValueError(f"expected {expected}, found {shown(value)}") from None
+        raise ValueError(f"expected {expected}, found {format_value(value)}") from None
     except (PydanticUserError, TypeError, NameError, AttributeError):
         return value  # a type that no config can state, or one that is not to be found
 
@@ -74,7 +74,7 @@ def _words(annotation: Any) -> list[str]:
         hidden = {int, torch.Tensor} if float in arguments else {}
         return [word for a in _members(annotation) if a not in hidden for word in _words(a)]
     if kind is Literal:
-        return [shown(choice) for choice in arguments]
+        return [format_value(choice) for choice in arguments]
     if _is_enum(kind):
         return [repr(name) for name in kind.__members__]
     if kind is tuple and arguments and ... not in arguments:

@@ -6,12 +6,10 @@ from collections import abc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from base.errors import did_you_mean
+from base.errors import ConfigIssue, KeyPath, did_you_mean
 from base.registry.annotations import read
 from base.registry.registry import Registry
 
-KeyPath = tuple[str | int, ...]
-Finding = tuple[KeyPath, str]
 Args = dict[str, Any] | list[Any]
 
 # What torchmetrics' Metric takes from its **kwargs without naming it in a signature.
@@ -56,34 +54,36 @@ class Parameters:
         """Return the args by name, those of *args left out."""
         return {name: value for key, value in items(args) if (name := self.argument_name(key))}
 
-    def check_names(self, name: str, args: Args, *, path: KeyPath) -> Iterator[Finding]:
+    def check_names(self, name: str, args: Args, *, path: KeyPath) -> Iterator[ConfigIssue]:
         """Yield what is unknown, missing, too much, or given by the project itself."""
         most = len(self.positional)
         if isinstance(args, list) and len(args) > most and not self.takes_more:
-            yield path, f"{name} takes {most} args by position at most, found {len(args)}"
+            message = f"{name} takes {most} args by position at most, found {len(args)}"
+            yield ConfigIssue(path, message)
         given = self.named(args)
-        unknown = [f for a in given for f in self.check_name(name, a, path=(*path, a))]
+        unknown = [i for a in given for i in self.check_name(name, a, path=(*path, a))]
         yield from unknown
         for argument in self.needed:
-            is_meant = any(f"did you mean {argument!r}" in message for _, message in unknown)
+            is_meant = any(f"did you mean {argument!r}" in issue.message for issue in unknown)
             if argument not in {*given, *self.runtime} and not is_meant:
-                yield path, f"{name} needs {argument!r}"
+                yield ConfigIssue(path, f"{name} needs {argument!r}")
 
-    def check_name(self, name: str, argument: str, *, path: KeyPath) -> Iterator[Finding]:
-        """Yield a finding when the config cannot give this argument."""
+    def check_name(self, name: str, argument: str, *, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield an issue when the config cannot give this argument."""
         if argument in self.runtime and argument in self.by_name and argument not in FALLBACKS:
-            yield path, f"{name} gets {argument!r} from the project; remove it"
+            yield ConfigIssue(path, f"{name} gets {argument!r} from the project; remove it")
         elif argument in self.at_call:
-            yield path, f"{name} gets {argument!r} when it is called; remove it"
+            yield ConfigIssue(path, f"{name} gets {argument!r} when it is called; remove it")
         elif argument not in self.by_name and not self.takes_any:
-            yield path, f"{name} takes no {argument!r}{did_you_mean(argument, self.by_name)}"
+            near = did_you_mean(argument, self.by_name)
+            yield ConfigIssue(path, f"{name} takes no {argument!r}{near}")
 
-    def check_value(self, argument: str, value: Any, *, path: KeyPath) -> Iterator[Finding]:
-        """Yield a finding when the signature states a type and the value is not of it."""
+    def check_value(self, argument: str, value: Any, *, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield an issue when the signature states a type and the value is not of it."""
         try:
             self.read(argument, value)
         except ValueError as error:
-            yield path, str(error)
+            yield ConfigIssue(path, str(error))
 
     def read(self, argument: str, value: Any) -> Any:
         """Return a value as the argument's annotation asks for it; ValueError where it cannot."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from base.errors import ConfigError, Mistake, UsageError, did_you_mean, shown
-from base.registry.arguments import Args, Finding, KeyPath, Parameters, items
+from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry.arguments import Args, Parameters, items
 from base.registry.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, NameLookupError, Registry
 
 # Arguments whose nodes are looked up in a section of their own; all others in that of their parent.
@@ -48,8 +48,8 @@ def check(
     *,
     path: KeyPath,
     runtime: Collection[str] = (),
-) -> Iterator[Finding]:
-    """Yield (path, message) for everything wrong with a node and the nodes in its args.
+) -> Iterator[ConfigIssue]:
+    """Yield an issue for everything wrong with a node and the nodes in its args.
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
 
@@ -59,10 +59,11 @@ def check(
     try:
         parameters = Parameters(registry.find(name), registry, runtime)
     except NameLookupError as error:
-        yield path if node is name else (*path, "type"), str(error)
+        yield ConfigIssue(path if node is name else (*path, "type"), str(error))
         return
     path_to_args = (*path, "args") if args else path
     refused = list(parameters.check_names(name, args, path=path_to_args))
+    refused_paths = {issue.path for issue in refused}
     yield from refused
     for key, value in items(args):
         here, argument = (*path_to_args, key), parameters.argument_name(key)
@@ -70,27 +71,32 @@ def check(
         nested = list(nested_nodes(value, here))
         for child_path, child in nested:
             yield from _check_nested(child, section, path=child_path, runtime=runtime)
-        if not nested and here not in dict(refused):
+        if not nested and here not in refused_paths:
             yield from parameters.check_value(argument, value, path=here)
 
 
 def _check_nested(
     node: Mapping[str, Any], registry: Registry, *, path: KeyPath, runtime: Collection[str]
-) -> Iterator[Finding]:
+) -> Iterator[ConfigIssue]:
     name, args = node["type"], node.get("args")
     for key in [key for key in node if key not in ("type", "args")]:
         near = did_you_mean(key, ["args"]) or "; arguments go into 'args'"
-        yield (*path, key), f"unknown key{near}"
+        yield ConfigIssue((*path, key), f"unknown key{near}")
     if not isinstance(name, str):
-        yield (*path, "type"), f"expected a name, found {shown(name)}"
+        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
     elif not isinstance(args, dict | list | None):
-        yield (*path, "args"), f"expected a mapping or a list, found {shown(args)}"
+        message = f"expected a mapping or a list, found {format_value(args)}"
+        yield ConfigIssue((*path, "args"), message)
     else:
         yield from check(node, registry, path=path, runtime=runtime)
 
 
 def build(
-    node: str | Mapping[str, Any], registry: Registry, *, path: str, runtime: Mapping[str, Any] = {}
+    node: str | Mapping[str, Any],
+    registry: Registry,
+    *,
+    path: KeyPath,
+    runtime: Mapping[str, Any] = {},
 ) -> Any:
     """Build what a node describes, its nested nodes first.
 
@@ -104,13 +110,13 @@ def build(
     try:
         parameters = Parameters(registry.find(name), registry, runtime)
     except NameLookupError as error:
-        raise ConfigError([Mistake("", path, str(error))]) from error
+        raise ConfigError([ConfigIssue(path, str(error))]) from error
     positional, keywords = [], {}
     for key, value in items(args):
         argument = parameters.argument_name(key)
         section = ARGUMENT_SECTIONS.get(argument, registry)
         if any(nested_nodes(value)):
-            value = _build_nested(value, section, f"{path}.args.{key}", runtime)
+            value = _build_nested(value, section, (*path, "args", key), runtime)
         else:
             value = parameters.read(argument, value)
         if argument and not (parameters.takes_more and isinstance(args, list)):
@@ -122,17 +128,17 @@ def build(
     try:
         return parameters.target(*positional, **parameters.fill(keywords, runtime))
     except UsageError as error:
-        raise ConfigError([Mistake("", path, str(error))]) from error
+        raise ConfigError([ConfigIssue(path, str(error))]) from error
     except (TypeError, ValueError, ImportError) as error:
         if not parameters.target.__module__.startswith(LIBRARIES):
             raise
-        raise ConfigError([Mistake("", path, f"{name} refuses its args: {error}")]) from error
+        raise ConfigError([ConfigIssue(path, f"{name} refuses its args: {error}")]) from error
 
 
-def _build_nested(value: Any, registry: Registry, path: str, runtime: Mapping[str, Any]) -> Any:
+def _build_nested(value: Any, registry: Registry, path: KeyPath, runtime: Mapping[str, Any]) -> Any:
     if is_node(value):
         return build(value, registry, path=path, runtime=runtime)
     if not isinstance(value, dict | list):
         return value
-    built = {k: _build_nested(v, registry, f"{path}.{k}", runtime) for k, v in items(value)}
+    built = {k: _build_nested(v, registry, (*path, k), runtime) for k, v in items(value)}
     return built if isinstance(value, dict) else list(built.values())

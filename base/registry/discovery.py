@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from base.errors import ConfigError, Mistake
+from base.errors import ConfigError, ConfigIssue
 
 
 def own_things(package: str) -> Iterator[tuple[str, Any]]:
@@ -19,9 +19,9 @@ def own_things(package: str) -> Iterator[tuple[str, Any]]:
 
     Raises: ConfigError with one line for each of them that cannot be imported, and its cause.
     """
-    modules, mistakes = _import_all(package)
-    if mistakes:
-        raise ConfigError(mistakes)
+    modules, issues = _import_all(package)
+    if issues:
+        raise ConfigError(issues)
     for module in modules:
         for name, thing in vars(module).items():
             if name[:1] != "_" and getattr(thing, "__module__", None) == module.__name__:
@@ -48,9 +48,9 @@ def source_file(thing: Any) -> str:
 
 
 @cache
-def _import_all(package: str) -> tuple[list[ModuleType], list[Mistake]]:
+def _import_all(package: str) -> tuple[list[ModuleType], list[ConfigIssue]]:
     """Import all modules of a package, if there is one; return also what is wrong in them."""
-    modules, mistakes = [], []
+    modules, issues = [], []
     for folder in _folders(package):
         for file in sorted(Path(folder).rglob("*.py")):
             names = (package, *file.relative_to(folder).with_suffix("").parts)
@@ -60,8 +60,8 @@ def _import_all(package: str) -> tuple[list[ModuleType], list[Mistake]]:
                 name = ".".join(names).removesuffix(".__init__")
                 modules.append(importlib.import_module(name))
             except Exception as error:  # a module of the project may fail in any way
-                mistakes.append(_import_mistake(error, file, folder))
-    return modules, mistakes
+                issues.append(_import_issue(error, file, folder))
+    return modules, issues
 
 
 def _folders(package: str) -> list[str]:
@@ -69,15 +69,15 @@ def _folders(package: str) -> list[str]:
     return (spec and spec.submodule_search_locations) or []
 
 
-def _import_mistake(error: Exception, module: Path, folder: str) -> Mistake:
-    """Return the mistake with its place: the last line below this folder that was run."""
+def _import_issue(error: Exception, module: Path, folder: str) -> ConfigIssue:
+    """Return the issue with its place: the last line below this folder that was run."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [(str(module), 1), *((frame.filename, frame.lineno) for frame in frames)]
     if isinstance(error, SyntaxError):
         places.append((error.filename or "", error.lineno))
     file, line = [place for place in places if place[0].startswith(folder)][-1]
     cause = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
-    return Mistake(f"{_shown(file)}:{line}", "", f"cannot be imported: {cause}")
+    return ConfigIssue((), f"cannot be imported: {cause}", f"{_shown(file)}:{line}")
 
 
 def _shown(file: str) -> str:

@@ -5,7 +5,7 @@ import math
 import operator
 from collections.abc import Callable
 
-from base.errors import UsageError, shown
+from base.errors import UsageError, format_value
 
 Function = Callable[[float], float]
 
@@ -57,7 +57,7 @@ def parse_expression(text: str) -> Function:
 
 
 def _refusal(text: str, start: int, stop: int | None = None) -> ValueError:
-    found = shown(text[start:stop]) if text[start:stop] else "its end"
+    found = format_value(text[start:stop]) if text[start:stop] else "its end"
     return ValueError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
 
 

@@ -15,7 +15,7 @@ from base.base_data_loader import BaseDataLoader
 from base.base_trainer import BaseTrainer
 from base.callback import Callback
 from base.data.order import SampleOrder
-from base.errors import UserError, did_you_mean, shown
+from base.errors import UserError, did_you_mean, format_value
 from base.registry.discovery import own_things, source_file, written_names
 
 Predicate = Callable[[Any], bool]
@@ -84,7 +84,7 @@ class Registry:
                 thing = vars(importlib.import_module(namespace)).get(name)
                 if not name.startswith("_") and accepts(thing):
                     return thing
-        raise NameLookupError(f"unknown name {shown(name)}{self._nearest(name)}")
+        raise NameLookupError(f"unknown name {format_value(name)}{self._nearest(name)}")
 
     def names(self, *, imported_only: bool = False) -> dict[str, str]:
         """Return every name with where it comes from: a file of the project or a namespace."""

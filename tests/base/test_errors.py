@@ -5,15 +5,15 @@ import pytest
 from base.errors import (
     CheckpointError,
     ConfigError,
+    ConfigIssue,
     DataError,
     DivergedError,
-    Mistake,
     StoppedError,
     UsageError,
     WriteError,
     did_you_mean,
     exit_on_user_error,
-    shown,
+    format_value,
 )
 
 
@@ -51,15 +51,15 @@ def test_a_bug_keeps_its_traceback():
         raise KeyError("bug")
 
 
-def test_mistakes_are_lines_of_place_path_and_message_each_shown_once():
-    mistakes = [
-        Mistake("c.yaml:3:1", "a.b", "wrong"),
-        Mistake("", "", "alone"),
-        Mistake("c.yaml:3:1", "a.b", "wrong"),
-        Mistake("command line", "a\nb", "é\x1b[0m\udcff"),
+def test_issues_are_lines_of_place_path_and_message_each_shown_once():
+    issues = [
+        ConfigIssue(("a", 0), "wrong", "c.yaml:3:1"),
+        ConfigIssue((), "alone"),
+        ConfigIssue(("a", 0), "wrong", "c.yaml:3:1"),
+        ConfigIssue(("a\nb",), "é\x1b[0m\udcff", "command line"),
     ]
-    assert str(ConfigError(mistakes)).split("\n") == [
-        "c.yaml:3:1: a.b: wrong",
+    assert str(ConfigError(issues)).split("\n") == [
+        "c.yaml:3:1: a.0: wrong",
         "alone",
         r"command line: a\nb: é\x1b[0m\udcff",
     ]
@@ -98,4 +98,4 @@ def test_the_nearest_name_is_suggested(name, candidates, near):
     ],
 )
 def test_a_value_is_shown_on_one_short_line(value, text):
-    assert shown(value) == text
+    assert format_value(value) == text

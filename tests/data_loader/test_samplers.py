@@ -149,7 +149,7 @@ def test_training_without_shuffle_is_refused(sampler):
 
 @pytest.mark.parametrize("name", ["WeightedByClass", "LengthBuckets"])
 def test_a_config_names_it(name):
-    assert type(build({"type": name}, SAMPLERS, path="x")).__name__ == name
+    assert type(build({"type": name}, SAMPLERS, path=("x",))).__name__ == name
     assert SAMPLERS.names()[name] == "data_loader/samplers.py"
 
 

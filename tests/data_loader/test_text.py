@@ -137,7 +137,7 @@ def test_a_loader_pads_what_a_sampler_put_together(num_workers):
         def __getitem__(self, index):
             return torch.full((index + 1,), 1.0), index
 
-    collate_fn = build({"type": "pad"}, COLLATE_FNS, path="x")
+    collate_fn = build({"type": "pad"}, COLLATE_FNS, path=("x",))
     loader = BaseDataLoader(
         Signals(), 4, num_workers=num_workers, collate_fn=collate_fn, sampler=LengthBuckets()
     )

@@ -33,7 +33,7 @@ def test_losses_are_named_weighted_and_built_from_nodes():
             "weights": {"smooth": 0.25},
         },
     }
-    found = build(node, LOSSES, path="loss")(OUTPUT, TARGET)
+    found = build(node, LOSSES, path=("loss",))(OUTPUT, TARGET)
     assert found == {
         "plain": F.cross_entropy(OUTPUT, TARGET),
         "smooth": 0.25 * F.cross_entropy(OUTPUT, TARGET, label_smoothing=0.1),

@@ -31,7 +31,7 @@ def plot_lr(config: Config) -> Path:
     kind = config.lr_scheduler.type if config.lr_scheduler else "no scheduler"
     if kind == PLATEAU:
         message = f"{kind} follows {config.trainer.monitor!r}: only training shows its curve"
-        raise config.mistake("lr_scheduler", message)
+        raise config.issue(("lr_scheduler",), message)
     device = torch.device("cpu")
     data_loader = build_loader(config, "dataset")
     model = parts.build_model(config, device, load_weights=False)
@@ -70,7 +70,7 @@ def _curve(
                 scheduler.step()
             except ValueError as error:  # OneCycleLR past its end
                 message = f"ends before the run's {num_steps} steps: {error}"
-                raise config.mistake("lr_scheduler", message) from error
+                raise config.issue(("lr_scheduler",), message) from error
 
 
 def _group_names(config: Config) -> list[str]:

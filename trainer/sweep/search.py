@@ -3,18 +3,18 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from base.config.check import check_schema, check_tree, raise_mistakes
+from base.config.check import check_schema, check_tree, raise_issues
 from base.config.schema import MONITOR, Config, Section
 from base.config.source import merge, parse_overrides, plain, read_config, where_is
 from base.config.text import COMMAND_LINE, Node
-from base.errors import ConfigError, Mistake, shown
-from base.registry.arguments import Finding
+from base.errors import ConfigError, ConfigIssue, format_value
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -122,66 +122,66 @@ class Sweep(Section):
             changes = parse_overrides([f"{key}={text}" for key, text in texts.items()])
             return check_tree(merge(self._config, changes))
         except ConfigError as error:
-            raise ConfigError(map(self._in_the_file, error.mistakes)) from None
+            raise ConfigError(map(self._in_the_file, error.issues)) from None
 
-    def mistake(self, key: str, message: str) -> ConfigError:
-        """Return the error for a mistake that shows only later."""
-        return ConfigError([Mistake(where_is(self._tree, [key]), key, message)])
+    def issue(self, key: str, message: str) -> ConfigError:
+        """Return the error for an issue that shows only later."""
+        return ConfigError([ConfigIssue((key,), message, where_is(self._tree, [key]))])
 
-    def _in_the_file(self, mistake: Mistake) -> Mistake:
-        path = f"{mistake.path}."
-        for name in (*self.parameters, METRIC) if mistake.where == COMMAND_LINE else ():
+    def _in_the_file(self, issue: ConfigIssue) -> ConfigIssue:
+        path = "".join(f"{key}." for key in issue.path)
+        for name in (*self.parameters, METRIC) if issue.where == COMMAND_LINE else ():
             if path.startswith(f"{name}.") or f"{name}.".startswith(path):
                 if name == METRIC:
-                    return Mistake(where_is(self._tree, ["metric"]), "metric", mistake.message)
-                where = where_is(self._tree, ["parameters", name])
-                return Mistake(where, mistake.path, mistake.message)
-        return mistake
+                    where = where_is(self._tree, ["metric"])
+                    return ConfigIssue(("metric",), issue.message, where)
+                return replace(issue, where=where_is(self._tree, ["parameters", name]))
+        return issue
 
 
 def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
     """Read a sweep file, and try its values, or the ends of a range, in the config.
 
     Raises:
-        ConfigError: with one line for every mistake.
+        ConfigError: with one line for every issue.
     """
     tree = read_config(path)
-    raise_mistakes(tree, check_schema(plain(tree), Sweep))
+    raise_issues(tree, check_schema(plain(tree), Sweep))
     sweep = Sweep.model_validate(plain(tree))
     sweep._tree = tree
     sweep._config = merge(read_config(config), parse_overrides([*overrides, "logger.csv=true"]))
     trainer = plain(sweep._config).get("trainer")
     if not sweep.metric and isinstance(trainer, dict):
         sweep.metric = str(trainer.get("monitor", ""))
-    raise_mistakes(tree, _find_mistakes(sweep))
+    raise_issues(tree, _find_issues(sweep))
     monitor = parse_overrides([f"{METRIC}={json.dumps(sweep.metric)}"])
     sweep._config = merge(sweep._config, monitor)
-    mistakes = []
+    issues = []
     for name, parameter in sweep.parameters.items():
         for value in parameter.to_check():
             try:
                 sweep.trial_config({name: value})
             except ConfigError as error:
-                mistakes += error.mistakes
-    raise_mistakes(tree, (), mistakes)
+                issues += error.issues
+    raise_issues(tree, issues)
     return sweep
 
 
-def _find_mistakes(sweep: Sweep) -> Iterator[Finding]:
+def _find_issues(sweep: Sweep) -> Iterator[ConfigIssue]:
     if sweep.mode == "off" or not MONITOR.fullmatch(sweep.metric):
-        found = shown(sweep.metric) if sweep.metric else "none"
+        found = format_value(sweep.metric) if sweep.metric else "none"
         found += "" if "metric" in sweep.model_fields_set else ", trainer.monitor of the config"
-        yield ("metric",), f"expected 'min COLUMN' or 'max COLUMN', found {found}"
+        yield ConfigIssue(("metric",), f"expected 'min COLUMN' or 'max COLUMN', found {found}")
     if not sweep.parameters:
-        yield ("parameters",), "expected at least one"
+        yield ConfigIssue(("parameters",), "expected at least one")
     if sweep.search == "grid" and sweep.num_trials:
-        yield ("num_trials",), "a grid tries every combination once; remove it"
+        yield ConfigIssue(("num_trials",), "a grid tries every combination once; remove it")
     if sweep.search != "grid" and not sweep.num_trials:
-        yield ("num_trials",), f"missing, search: {sweep.search} needs it"
+        yield ConfigIssue(("num_trials",), f"missing, search: {sweep.search} needs it")
     for name, parameter in sweep.parameters.items():
         if name in SET_BY_SWEEP:
-            yield ("parameters", name), "the same for all trials; remove it"
+            yield ConfigIssue(("parameters", name), "the same for all trials; remove it")
         if sweep.search == "grid" and not (
             parameter.values or parameter.step or parameter.is_whole
         ):
-            yield ("parameters", name), "a grid needs a step, or values"
+            yield ConfigIssue(("parameters", name), "a grid needs a step, or values")

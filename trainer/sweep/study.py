@@ -44,7 +44,7 @@ def open_study(sweep: Sweep, name: str, folder: Path, config: Config) -> "Study"
         )
     except (OSError, ImportError, ValueError, SQLAlchemyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise sweep.mistake("storage", reason) from error
+        raise sweep.issue("storage", reason) from error
     parameters = {key: value.model_dump() for key, value in sweep.parameters.items()}
     search = {"search": sweep.search, "seed": sweep.seed, "metric": sweep.metric}
     identity = flatten({"sweep": search | {"parameters": parameters}, **config.model_dump()})

@@ -279,7 +279,7 @@ def load(text, *overrides, name="c.yaml"):
 def test_a_good_config_has_no_mistake():
     config = load(GOOD)
     assert config.trainer.epochs == 3
-    assert config.where("trainer.epochs") == "c.yaml:22:3"
+    assert config.where(("trainer", "epochs")) == "c.yaml:22:3"
 
 
 @pytest.mark.parametrize("row", MISTAKES, ids=[row[0] for row in MISTAKES])
@@ -333,7 +333,7 @@ class TestAncestorsKeys:
         config = load(self.TEXT)
         assert (config.device, config.model.type) == ("cpu", "Sequential")
         assert (config.logger.verbosity, config.logger.tensorboard) == (1, False)
-        assert config.where("logger.verbosity") == "c.yaml:23:3"
+        assert config.where(("logger", "verbosity")) == "c.yaml:23:3"
         assert load(self.TEXT.replace("n_gpu: 0", "n_gpu: 2")).device == "auto"
 
     def test_give_way_to_what_is_laid_over_them_under_either_name(self):
@@ -587,7 +587,7 @@ def outcome(tree):
     try:
         return type(check_tree(node_of(tree))).__name__
     except ConfigError as error:
-        return "lines" if len(str(error).splitlines()) == len(error.mistakes) > 0 else str(error)
+        return "lines" if len(str(error).splitlines()) == len(error.issues) > 0 else str(error)
 
 
 def test_no_tree_whatever_gives_anything_but_a_config_or_its_mistakes():

@@ -111,11 +111,11 @@ class TestPlaces:
         for key in ("model", "loss", "optimizer"):
             tree.value[key] = Node(SMALL[key], f"{key}.yaml:2:3")
         config = Config.from_tree(tree)
-        assert config.where("model.args.x") == "model.yaml:2:3"
-        assert config.where("metrics.0") == "c.yaml:1:1"
+        assert config.where(("model", "args", "x")) == "model.yaml:2:3"
+        assert config.where(("metrics", 0)) == "c.yaml:1:1"
 
-    def test_are_named_by_a_mistake_that_shows_late(self):
+    def test_are_named_by_an_issue_that_shows_late(self):
         config = Config.from_tree(Node({k: Node(v, "c.yaml:4:2") for k, v in SMALL.items()}, ""))
-        error = config.mistake("model.freeze.0", "'a.*' matches no parameter")
+        error = config.issue(("model", "freeze", 0), "'a.*' matches no parameter")
         assert isinstance(error, ConfigError)
         assert str(error) == "c.yaml:4:2: model.freeze.0: 'a.*' matches no parameter"

@@ -45,7 +45,7 @@ class Size:
 
 def lines_of(node, registry, *, runtime=()):
     found = check(node, registry, path=("x",), runtime=runtime)
-    return [f"{'.'.join(map(str, path))}: {message}" for path, message in found]
+    return list(map(str, found))
 
 
 def registry_of(*things, call_args=0):
@@ -217,7 +217,7 @@ class TestArguments:
         built = build(
             {"type": "Open", "args": {"width": 1, "depth": 3}},
             registry,
-            path="x",
+            path=("x",),
             runtime={"optimizer": 5, "T_max": 7},
         )
         assert built.options == {"depth": 3, "optimizer": 5}
@@ -267,11 +267,13 @@ class TestNestedNodes:
 class TestBuild:
     def test_builds_a_sequence_of_layers(self):
         layers = [{"type": "Flatten"}, {"type": "Linear", "args": [64, 10]}]
-        model = build({"type": "Sequential", "args": layers}, MODELS, path="model")
+        model = build({"type": "Sequential", "args": layers}, MODELS, path=("model",))
         assert model(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
     def test_builds_a_torchvision_model(self):
-        model = build({"type": "squeezenet1_1", "args": {"num_classes": 3}}, MODELS, path="model")
+        model = build(
+            {"type": "squeezenet1_1", "args": {"num_classes": 3}}, MODELS, path=("model",)
+        )
         assert model.classifier[1].out_channels == 3
 
     def test_builds_nested_schedulers_around_one_optimizer(self):
@@ -282,14 +284,14 @@ class TestBuild:
         ]
         node = {"type": "SequentialLR", "args": {"schedulers": schedulers, "milestones": [2]}}
         runtime = {"optimizer": optimizer, "T_max": 4, "total_steps": 4}
-        built = build(node, LR_SCHEDULERS, path="lr_scheduler", runtime=runtime)
+        built = build(node, LR_SCHEDULERS, path=("lr_scheduler",), runtime=runtime)
         assert optimizer.param_groups[0]["lr"] == 0.5
         assert built._schedulers[1].T_max == 4
 
     def test_passes_the_length_of_the_run_only_where_the_config_leaves_it_open(self):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
         runtime = {"optimizer": optimizer, "T_max": 4, "total_steps": 4}
-        make = partial(build, registry=LR_SCHEDULERS, path="lr_scheduler", runtime=runtime)
+        make = partial(build, registry=LR_SCHEDULERS, path=("lr_scheduler",), runtime=runtime)
         assert make({"type": "OneCycleLR", "args": {"max_lr": 1}}).total_steps == 4
         args = {"max_lr": 1, "epochs": 3, "steps_per_epoch": 5}
         assert make({"type": "OneCycleLR", "args": args}).total_steps == 15
@@ -299,60 +301,60 @@ class TestBuild:
     def test_gives_losses_their_weights_as_tensors(self):
         output, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
         for name in ("CrossEntropyLoss", "cross_entropy"):
-            loss = build({"type": name, "args": {"weight": [1, 2, 3]}}, LOSSES, path="loss")
+            loss = build({"type": name, "args": {"weight": [1, 2, 3]}}, LOSSES, path=("loss",))
             expected = nn.functional.cross_entropy(output, target, torch.tensor([1.0, 2.0, 3.0]))
             assert loss(output, target) == expected
 
     def test_binds_functions_and_leaves_those_without_args_alone(self):
-        assert build("mse_loss", LOSSES, path="loss") is nn.functional.mse_loss
-        smooth = build({"type": "huber_loss", "args": {"delta": 2}}, LOSSES, path="loss")
+        assert build("mse_loss", LOSSES, path=("loss",)) is nn.functional.mse_loss
+        smooth = build({"type": "huber_loss", "args": {"delta": 2}}, LOSSES, path=("loss",))
         assert smooth(torch.tensor(0.0), torch.tensor(4.0)) == 2 * (4 - 0.5 * 2)
-        init = build({"type": "constant_", "args": {"val": 3}}, INITS, path="model.init")
+        init = build({"type": "constant_", "args": {"val": 3}}, INITS, path=("model", "init"))
         assert init(torch.zeros(1)) == 3
-        assert build("default_collate", COLLATE_FNS, path="x")([1, 2]).tolist() == [1, 2]
+        assert build("default_collate", COLLATE_FNS, path=("x",))([1, 2]).tolist() == [1, 2]
 
     @pytest.mark.parametrize("name", ["bilinear", "BILINEAR"])
     def test_gives_transforms_their_dtypes_and_enum_members(self, name):
         resize = build(
             {"type": "Resize", "args": {"size": [4, 4], "interpolation": name}},
             TRANSFORMS,
-            path="x",
+            path=("x",),
         )
         assert resize.interpolation == InterpolationMode.BILINEAR
         to_dtype = {"type": "ToDtype", "args": {"dtype": "float32", "scale": True}}
         node = {"type": "Compose", "args": {"transforms": [{"type": "ToImage"}, to_dtype]}}
-        image = build(node, TRANSFORMS, path="x")(torch.full((1, 2, 2), 255, dtype=torch.uint8))
+        image = build(node, TRANSFORMS, path=("x",))(torch.full((1, 2, 2), 255, dtype=torch.uint8))
         assert image.dtype == torch.float32
         assert image.max() == 1
-        assert isinstance(build("Identity", TRANSFORMS, path="x"), v2.Identity)
+        assert isinstance(build("Identity", TRANSFORMS, path=("x",)), v2.Identity)
 
     def test_says_where_a_library_refuses_what_its_signature_allows(self):
         layers = [{"type": "ReLU"}, {"type": "Dropout", "args": [2.5]}]
         with pytest.raises(ConfigError) as caught:
-            build({"type": "Sequential", "args": layers}, MODELS, path="model")
+            build({"type": "Sequential", "args": layers}, MODELS, path=("model",))
         assert str(caught.value).startswith("model.args.1: Dropout refuses its args: dropout prob")
 
     def test_says_where_a_class_of_the_project_refuses_its_args(self):
         node = {"type": "RandomShift", "args": {"pixels": -1}}
         with pytest.raises(ConfigError, match=r"^x\.1: pixels is -1, expected 0 or more$"):
-            build(node, TRANSFORMS, path="x.1")
+            build(node, TRANSFORMS, path=("x", 1))
 
     def test_leaves_a_bug_of_the_users_class_its_traceback(self):
         def net():
             raise TypeError("a bug")
 
         with pytest.raises(TypeError, match="a bug"):
-            build("net", registry_of(net), path="model")
+            build("net", registry_of(net), path=("model",))
 
     def test_names_an_unknown_name(self):
         with pytest.raises(ConfigError, match=r"^model: unknown name 'resnet1'"):
-            build("resnet1", MODELS, path="model")
+            build("resnet1", MODELS, path=("model",))
 
     def test_takes_arguments_without_a_name_where_the_target_does(self):
         def total(first, *others):
             return first, others
 
-        assert build({"type": "total", "args": [1, 2, 3]}, registry_of(total), path="x") == (
+        assert build({"type": "total", "args": [1, 2, 3]}, registry_of(total), path=("x",)) == (
             1,
             (2, 3),
         )
