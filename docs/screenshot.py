@@ -151,7 +151,7 @@ def expected(run: Path) -> dict[str, list[str]]:
         "histograms": ["activations/", "train"],
         "text": [f"name: {config['name']}", "predictions/table/text_summary", "predicted"],
         "pr_curves": ["pr_curve/0", "valid", str(steps)],
-        "projector": [f"newest:{steps:05}", "Points"],
+        "projector": [f"features:{steps:05}", "Points"],
         "hparams": ["optimizer.args.lr", model, *results],
         "timeseries": ["projector", "valid", f"Step {steps}", *(pin["tag"] for pin in PINS)],
     }
