@@ -66,3 +66,18 @@ def test_a_try_needs_the_data_and_neither_torchvision_nor_charts(imported):
     assert code == 0
     assert "sklearn" in names
     assert names.isdisjoint({"torchvision", "torchmetrics", "matplotlib", "tensorboard"})
+
+
+@pytest.mark.parametrize("module", ["trainer", "trainer.command", "train", "test"])
+def test_no_torch_is_imported_before_a_command_runs(module, project_root):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=project_root, check=True)
+
+
+def test_a_trainer_is_there_once_it_is_asked_for():
+    import trainer
+    from trainer.trainer import Trainer
+
+    assert trainer.Trainer is Trainer
+    with pytest.raises(AttributeError, match="no attribute 'Trianer'"):
+        trainer.Trianer  # noqa: B018
