@@ -156,7 +156,7 @@ def try_out(config: "Config", mode: str, num_steps: int) -> None:
 def run_again(path: Path, overrides: list[str]) -> None:
     """Run the step that a diverged run kept, and print what first was not finite."""
     from base.runtime.device import select_device
-    from trainer.failure import read_failure, replay
+    from trainer.replay.replay import read_failure, replay
     from trainer.resume import stored_config
 
     state = read_failure(path)

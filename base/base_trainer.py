@@ -82,8 +82,14 @@ class BaseTrainer(ABC):
         """Train from batch `self.batch` to the end of the epoch; return its columns."""
 
     @abstractmethod
-    def evaluate(self) -> dict[str, float]:
-        """Evaluate on the validation data; return its columns without a `val_` prefix."""
+    def evaluate(
+        self, *, limit: int | None = None, tracker: MetricTracker | None = None
+    ) -> dict[str, float]:
+        """Evaluate on the validation data; return its columns without a `val_` prefix.
+
+        `limit` is a number of batches, `tracker` takes the place of `valid_metrics`; `fit` asks for
+        neither.
+        """
 
     @property
     def is_finished(self) -> bool:

@@ -41,7 +41,7 @@ def count_batches(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     """Return the number of batches of a training epoch."""
     if settings.len_epoch is not None:
         return settings.len_epoch * settings.accumulate
-    return limited(settings, data_loader)
+    return count_limited(settings, data_loader)
 
 
 def count_steps(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
@@ -49,6 +49,6 @@ def count_steps(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     return math.ceil(count_batches(settings, data_loader) / settings.accumulate)
 
 
-def limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
+def count_limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     """Return the number of batches of one pass through a loader."""
     return min(len(data_loader), settings.limit_batches or len(data_loader))

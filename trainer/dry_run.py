@@ -32,8 +32,7 @@ def print_sheet(trainer: Trainer) -> None:
     print(f"parameters without a gradient: {', '.join(sorted(waiting)) or 'none'}")
     columns = {"epoch": 1, "lr": trainer.learning_rate} | losses
     if trainer.valid_data_loader is not None:
-        trainer.num_valid_batches = 1
-        values = trainer.evaluate()
+        values = trainer.evaluate(limit=1)
         columns |= {f"val_{name}": value for name, value in values.items()}
         shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         print(f"one validation batch: {shown}")

@@ -76,8 +76,8 @@ def evaluate(trainer: Trainer, loader: BaseDataLoader, folder: Path) -> dict[str
     """
     import pandas as pd
 
-    tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
-    metrics = trainer.evaluate()
+    tracker = PredictionTracker(trainer.metrics, device=trainer.device)
+    metrics = trainer.evaluate(tracker=tracker)
     predictions = tracker.predictions()
     make_folder(folder)
     if tracker.kind == "classification":

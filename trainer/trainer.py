@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
@@ -17,9 +16,11 @@ from base.errors import DivergedError, UsageError
 from base.runtime import distributed
 from base.runtime.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
 from base.runtime.finite_guard import FiniteGuard
-from trainer.batches import count_batches, input_and_target, limited
+from base.runtime.metric_tracker import MetricTracker
+from logger import ProgressBar
+from trainer.batches import count_batches, count_limited, input_and_target
 from trainer.failure import translate_runtime_errors
-from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
+from trainer.progress import TimedIterator, warn_of_waiting
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
@@ -37,9 +38,6 @@ class Trainer(BaseTrainer):
         super().__init__(model, **parts)
         self.tracker = self.train_metrics
         self.num_batches = count_batches(self.settings, self.data_loader)
-        self.num_valid_batches = 0
-        if self.valid_data_loader is not None:
-            self.num_valid_batches = limited(self.settings, self.valid_data_loader)
         self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
         self.has_warned = False
         # LBFGS calls for the loss and its gradient as often as it likes
@@ -76,32 +74,47 @@ class Trainer(BaseTrainer):
     def train_epoch(self) -> dict[str, float]:
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
         set_training(self.model)
-        first, num_left = self.first_batch, self.num_batches - self.batch
-        num_samples = self.num_samples  # goes through all batches to count them
-        bar = progress_bar(self, first=first, num_samples=num_samples)
-        self.batches = TimedIterator(self.data_loader.batches(first + self.batch, num_left))
-        self.begun, self.seconds_before = time.perf_counter(), self.seconds
-        with bar as self.bar, translate_runtime_errors(self):
+        first, num_left = self.first_batch + self.batch, self.num_batches - self.batch
+        self.batches = TimedIterator(self.data_loader.batches(first, num_left))
+        self.seconds_before = self.seconds
+        with self._progress_bar() as self.bar, translate_runtime_errors(self):
             for batch in self.batches:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
                 self.bar.update(self.batch_size * self.world_size)
                 if self.is_update_step:
                     self._after_step()
-        warn_of_waiting(self)
+        if not self.has_warned:
+            self.has_warned = warn_of_waiting(
+                self.data_loader, share=self.waiting, seconds=self.seconds
+            )
         return {
             "seconds": self.seconds,
-            "samples_per_second": num_samples / self.seconds,
+            "samples_per_second": self.num_samples / self.seconds,
             "lr": self.learning_rate,
             **self.train_metrics.compute(),
         }
 
-    def prepare_batch(self, batch: Any) -> Any:
-        """Find a batch's size, place in its group and divisor; return it as it is trained on."""
+    def _progress_bar(self) -> ProgressBar:
+        count_samples_of = self.data_loader.batch_sampler.count_samples
+        return ProgressBar(
+            self.num_samples,
+            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
+            initial=count_samples_of(self.first_batch, self.batch),
+            enabled=distributed.is_main(),
+        )
+
+    def prepare_batch(self, batch: Any, *, group_size: int | None = None) -> Any:
+        """Find a batch's size, position in its group and divisor; return it as it is trained on.
+
+        `group_size` is the number of batches that make an optimizer step, `accumulate` by default,
+        fewer at the end of an epoch.
+        """
         self.current_batch, self.rng_before = batch, torch.get_rng_state()  # for a replay
         self.batch_size = count_samples(batch)
         position = self.batch % self.settings.accumulate
-        group_size = min(self.settings.accumulate, self.num_batches - self.batch + position)
+        if group_size is None:
+            group_size = min(self.settings.accumulate, self.num_batches - self.batch + position)
         self.is_update_step = position + 1 == group_size
         self.loss_divisor = group_size
         if not self.is_alone:
@@ -161,7 +174,7 @@ class Trainer(BaseTrainer):
         if self.schedule_interval == "step":
             self.lr_scheduler.step()
         self._call("on_step")
-        self.seconds = self.seconds_before + time.perf_counter() - self.begun
+        self.seconds = self.seconds_before + self.batches.seconds
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0
         if is_log_step:
@@ -173,7 +186,7 @@ class Trainer(BaseTrainer):
 
     def _log_step(self) -> None:
         self.guard.read(epoch=self.epoch + 1)
-        self.waiting = self.batches.seconds / (self.seconds - self.seconds_before)
+        self.waiting = self.batches.waited / self.batches.seconds
         values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
         self.bar.show(**values, waiting=self.waiting)
         self.logger.log_step(values, self.step)
@@ -193,30 +206,38 @@ class Trainer(BaseTrainer):
 
     # --- evaluation -----------------------------------------------------------------------------
 
-    def evaluate(self) -> dict[str, float]:
-        """Evaluate the averaged weights if there are any, else the model; no generator moves."""
-        batches = self.valid_data_loader.batches(0, self.num_valid_batches)
-        self.valid_metrics.reset()
-        with self.evaluating(), translate_runtime_errors(self):
+    def evaluate(
+        self, *, limit: int | None = None, tracker: MetricTracker | None = None
+    ) -> dict[str, float]:
+        """Evaluate the averaged weights if there are any, else the model; no generator moves.
+
+        `limit` is a number of batches, `tracker` takes the place of `valid_metrics`.
+        """
+        tracker = tracker or self.valid_metrics
+        tracker.reset()
+        count = count_limited(self.settings, self.valid_data_loader)
+        batches = self.valid_data_loader.batches(0, min(count, limit or count))
+        with self.evaluating(tracker), translate_runtime_errors(self):
             for number, batch in enumerate(batches):
-                self.batch_size = count_samples(batch)
-                with self.autocast():
-                    self.log_losses(self.valid_step(self.on_device(batch)))
+                self.log_losses(self.evaluate_batch(batch))
                 if number == 0 and self.epoch == 0 and self.is_alone:
                     with suppress(ValueError):  # of metrics that need more than a batch
-                        self.valid_metrics.compute()  # names one that is no scalar at once
+                        tracker.compute()  # names one that is no scalar at once
                 if self.stop_signal.number and self.is_alone:
                     break
         if signum := distributed.max_over_ranks(self.stop_signal.number):
             raise self.stop(signum)
-        return self.valid_metrics.compute()
+        return tracker.compute()
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Stand the plain module in for the model, and give the generators back as they were."""
+    def evaluating(self, tracker: MetricTracker) -> Iterator[None]:
+        """Evaluate in this context, metrics into `tracker`; the generators come out as they were.
+
+        `self.model` is the plain module in evaluation mode, the averaged weights if there are any.
+        """
         generators = rng_state(self.device)
         model, self.model = self.model, self.ema.module if self.ema else self.network
-        self.tracker = self.valid_metrics
+        self.tracker = tracker
         distributed.share_buffers(self.model)
         self.model.eval()
         try:
@@ -225,6 +246,12 @@ class Trainer(BaseTrainer):
         finally:
             self.model, self.tracker = model, self.train_metrics
             set_rng_state(generators, self.device)
+
+    def evaluate_batch(self, batch: Any) -> Losses:
+        """Return what `valid_step` makes of a batch, on the run's device and in its precision."""
+        self.batch_size = count_samples(batch)
+        with self.autocast():
+            return self.valid_step(self.on_device(batch))
 
     # --- parts of the loop ----------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from base import BaseDataLoader
+from trainer import progress
 from trainer.progress import TimedIterator, advice, warn_of_waiting
 
 
@@ -22,7 +23,7 @@ def test_only_the_time_until_a_batch_comes_is_waiting():
     waiting = TimedIterator(slowly(0.02))
     for _ in waiting:
         time.sleep(0.05)
-    assert 0.06 <= waiting.seconds < 0.11
+    assert 0.06 <= waiting.waited < 0.11
 
 
 def test_the_share_of_waiting_is_told_with_the_epoch(make_trainer, points, monkeypatch):
@@ -44,15 +45,21 @@ def test_the_share_of_waiting_is_told_with_the_epoch(make_trainer, points, monke
     assert len(shares) == 2
 
 
+def test_a_run_is_told_once_that_it_waits(make_trainer, fit, points, monkeypatch, caplog):
+    monkeypatch.setattr(progress, "TOO_LONG", 0.0)
+    monkeypatch.setattr(progress, "LONG_ENOUGH", 0.0)
+    fit(make_trainer(nn.Linear(5, 3), points, epochs=3))
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("training waits for data" in message for message in messages) == 1
+
+
 @pytest.fixture
 def loader() -> BaseDataLoader:
     return BaseDataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 2)), 4)
 
 
-def test_a_run_that_waits_too_long_is_told_once_what_to_change(loader, caplog):
-    trainer = SimpleNamespace(waiting=0.4, seconds=9.0, has_warned=False, data_loader=loader)
-    warn_of_waiting(trainer)
-    warn_of_waiting(trainer)
+def test_a_run_that_waits_too_long_is_told_what_to_change(loader, caplog):
+    assert warn_of_waiting(loader, share=0.4, seconds=9.0)
     assert [record.getMessage() for record in caplog.records] == [
         f"training waits for data 40% of the time: {advice(loader)}"
     ]
@@ -60,9 +67,7 @@ def test_a_run_that_waits_too_long_is_told_once_what_to_change(loader, caplog):
 
 @pytest.mark.parametrize(("waiting", "seconds"), [(0.2, 9.0), (0.4, 0.5)])
 def test_a_short_wait_is_not_worth_a_word(loader, caplog, waiting, seconds):
-    warn_of_waiting(
-        SimpleNamespace(waiting=waiting, seconds=seconds, has_warned=False, data_loader=loader)
-    )
+    assert not warn_of_waiting(loader, share=waiting, seconds=seconds)
     assert not caplog.records
 
 
@@ -71,8 +76,8 @@ def test_the_advice_fits_where_the_samples_are(loader, monkeypatch):
     more = "raise data_loader.args.num_workers from 0 (the machine has 4 cores)"
     assert advice(loader).endswith(f"in_memory to true if the samples fit into memory, or {more}")
     loader.in_memory = True
-    assert advice(loader) == f"use transforms of whole batches, such as RandomShift, or {more}"
+    assert advice(loader) == f"use transforms of whole batches, or {more}"
     loader.num_workers = 4
-    assert advice(loader) == "use transforms of whole batches, such as RandomShift"
+    assert advice(loader) == "use transforms of whole batches"
     loader.prepare([], in_memory=True, device=torch.device("cpu"), training=True)
     assert advice(loader) == "the transforms in dataset.transform cost that much; use fewer"

@@ -17,10 +17,9 @@ from base.checkpoint.checkpoints import AVERAGED, serialize
 from base.checkpoint.files import write_atomic
 from base.errors import UsageError
 from base.runtime import distributed
-from base.runtime.device import count_samples
 from base.runtime.finite_guard import check_model_finite
 from logger.console import format_values
-from trainer.batches import limited
+from trainer.batches import count_limited
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -142,10 +141,9 @@ def _renew_statistics(trainer: Trainer) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
     trainer.tracker.enabled = False
-    for batch in trainer.data_loader.batches(0, limited(trainer.settings, trainer.data_loader)):
-        trainer.batch_size = count_samples(batch)
-        with trainer.autocast():
-            trainer.valid_step(trainer.on_device(batch))
+    num_batches = count_limited(trainer.settings, trainer.data_loader)
+    for batch in trainer.data_loader.batches(0, num_batches):
+        trainer.evaluate_batch(batch)
         if trainer.stop_signal.number and trainer.is_alone:
             raise trainer.stop(trainer.stop_signal.number)
     trainer.tracker.enabled = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from base import Callback
 from base.errors import UsageError
-from base.runtime.device import count_samples
+from trainer.batches import count_limited
 from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 
@@ -64,10 +64,11 @@ class Predictions(Callback):
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
         if trainer.epoch % self.every and not trainer.is_finished:
             return
-        with trainer.evaluating():  # every rank, since they share their buffers
+        tracker = SampleTracker({}, device=trainer.device)
+        with trainer.evaluating(tracker):  # every rank, since they share their buffers
             if trainer.logger.tensorboard is None:
                 return
-            tracker = predict(trainer, self.num_samples)
+            predict(trainer, tracker, self.num_samples)
         columns, labels = tracker.predictions(), []
         if tracker.kind == "classification":
             labels = seen_classes(trainer.valid_data_loader, columns)
@@ -108,24 +109,20 @@ class SampleTracker(PredictionTracker):
         self._keep(features=features)
 
 
-def predict(trainer: Trainer, num_samples: int) -> SampleTracker:
-    """Return the predictions for the first validation samples, within `trainer.evaluating()`."""
+def predict(trainer: Trainer, tracker: SampleTracker, num_samples: int) -> None:
+    """Predict the first validation samples, within `trainer.evaluating(tracker)`."""
     loader = trainer.valid_data_loader
     num_batches = math.ceil(num_samples / loader.per_rank_batch_size)
-    trainer.tracker = tracker = SampleTracker({}, device=trainer.device)
     hooks = [trainer.model.register_forward_pre_hook(tracker.keep_inputs)]
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     if layers := [layer for layer in trainer.model.modules() if isinstance(layer, kinds)]:
         hooks.append(layers[-1].register_forward_pre_hook(tracker.keep_features))
     try:
-        for batch in loader.batches(0, min(num_batches, trainer.num_valid_batches)):
-            trainer.batch_size = count_samples(batch)
-            with trainer.autocast():
-                trainer.valid_step(trainer.on_device(batch))
+        for batch in loader.batches(0, min(num_batches, count_limited(trainer.settings, loader))):
+            trainer.evaluate_batch(batch)
     finally:
         for hook in hooks:
             hook.remove()
-    return tracker
 
 
 class Panels:

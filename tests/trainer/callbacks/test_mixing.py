@@ -1,6 +1,4 @@
-"""MixUp and CutMix: torchvision's own batches, and a run that resumes and replays with them."""
-
-from pathlib import Path
+"""MixUp and CutMix: torchvision's own batches, and a run that resumes with them."""
 
 import pytest
 import torch
@@ -8,12 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
 
-import train
-from base.errors import DivergedError, UsageError
+from base.errors import UsageError
 from trainer import Trainer
 from trainer.callbacks.mixing import CutMix, MixUp
-from trainer.failure import read_failure, replay
-from trainer.resume import stored_config
 
 
 @pytest.fixture
@@ -82,27 +77,6 @@ def test_a_resume_mixes_the_same_batches(mixing, whole_and_resumed, moment):
     assert all(
         torch.equal(ends[0]["model"][key], ends[1]["model"][key]) for key in ends[0]["model"]
     )
-
-
-def test_a_replay_mixes_the_failed_batch_the_same(mixing, start, images, monkeypatch):
-    seen = []
-
-    def spoiled(trainer, batch):
-        seen.append(batch)
-        output = trainer.model(batch[0])
-        loss = F.cross_entropy(output, batch[1])
-        return loss * float("inf") if len(seen) in (6, 7) else loss
-
-    monkeypatch.setattr(Trainer, "train_step", spoiled)
-    with pytest.raises(DivergedError) as error:
-        start(mixing, "trainer.monitor=off", "dataset.transform=[]")
-    path = Path(str(error.value).split("--replay ")[1])
-    state = read_failure(path)
-    config = stored_config(path, state, None, [])
-    found = replay(train.assemble(config, torch.device("cpu")), state)
-    assert found.startswith("first not finite: the loss")
-    assert len(seen) == 7
-    assert all(map(torch.equal, seen[5], seen[6]))
 
 
 def test_two_ranks_mix_with_other_shares(mixing, start, two_processes, monkeypatch):
