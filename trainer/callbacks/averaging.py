@@ -1,4 +1,4 @@
-"""Stochastic weight averaging: the mean of the weights that the last epochs end with."""
+"""Stochastic weight averaging: the mean of the weights at the end of the last epochs."""
 
 import logging
 import math
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
@@ -26,24 +27,24 @@ log = logging.getLogger("train")
 
 
 class StochasticWeightAveraging(Callback):
-    """Averages the weights with which every epoch from `start` on ends, counted from 1.
+    """Averages the weights at the end of every epoch from `start` on, counted from 1.
 
-    From then on the config's schedule stands still: each learning rate goes along half a cosine of
-    `anneal_epochs` (0: at once) to `lr`, one for all parameter groups or a list of one for each.
-    When training is done, the average gets batch-norm statistics of the training data, is
-    evaluated, and saved as `model_swa.pth`. Izmailov et al., 2018, https://arxiv.org/abs/1803.05407
+    From then on the config's schedule stands still: each learning rate is annealed over
+    `anneal_epochs` (0: at once), along half a cosine, to `lr`, one for all parameter groups or a
+    list of one for each. When training is done, the average gets batch-norm statistics of the
+    training data, is evaluated, and saved as `model_swa.pth`.
+    Izmailov et al., 2018, https://arxiv.org/abs/1803.05407
 
     Raises:
-        UsageError: a number is out of its range or does not fit the run, or `ema_decay` is set too.
+        UsageError: a number does not fit the run, or `ema_decay` is set too.
     """
 
-    def __init__(self, start: int, lr: float | list[float], anneal_epochs: int = 5) -> None:
-        rates = lr if isinstance(lr, list) else [lr]
-        if start < 1 or anneal_epochs < 0 or not all(rate > 0 for rate in rates):
-            raise UsageError(
-                "StochasticWeightAveraging: expected start from 1, lr above 0 and anneal_epochs "
-                f"from 0, found {start}, {lr} and {anneal_epochs}"
-            )
+    def __init__(
+        self,
+        start: PositiveInt,
+        lr: PositiveFloat | list[PositiveFloat],
+        anneal_epochs: NonNegativeInt = 5,
+    ) -> None:
         self.start, self.lr, self.anneal_epochs = start, lr, anneal_epochs
         self.first_rates: list[float] = []  # of the groups, when averaging began
         self.average: AveragedModel | None = None
@@ -52,15 +53,15 @@ class StochasticWeightAveraging(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         num_groups = len(trainer.optimizer.param_groups)
         self.rates = self.lr if isinstance(self.lr, list) else [self.lr] * num_groups
-        mistake = ""
+        problem = ""
         if trainer.ema is not None:
-            mistake = "trainer.ema_decay averages the weights already; remove one of them"
+            problem = "trainer.ema_decay averages the weights already; remove one of them"
         elif self.start > trainer.settings.epochs:
-            mistake = f"start is {self.start}, but trainer.epochs is {trainer.settings.epochs}"
+            problem = f"start is {self.start}, but trainer.epochs is {trainer.settings.epochs}"
         elif len(self.rates) != num_groups:
-            mistake = f"lr has {len(self.rates)} rates for {num_groups} parameter groups"
-        if mistake:
-            raise UsageError(f"StochasticWeightAveraging: {mistake}")
+            problem = f"lr has {len(self.rates)} rates for {num_groups} parameter groups"
+        if problem:
+            raise UsageError(f"StochasticWeightAveraging: {problem}")
         if self.restored:
             self.average = AveragedModel(trainer.network)
             self.average.load_state_dict(self.restored)
@@ -69,9 +70,9 @@ class StochasticWeightAveraging(Callback):
             trainer.schedule_interval = None
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        """Set the rates as `torch.optim.swa_utils.SWALR` does, which a resume would not bear.
+        """Set the rates as `torch.optim.swa_utils.SWALR` does.
 
-        It adds keys to the optimizer's groups that one built from the config has not got.
+        That itself adds keys to the optimizer's groups, which could not be loaded on a resume.
         """
         num_epochs = trainer.epoch + 1 - self.start
         if num_epochs < 0:
@@ -79,8 +80,8 @@ class StochasticWeightAveraging(Callback):
         groups = trainer.optimizer.param_groups
         trainer.schedule_interval = None
         self.first_rates = self.first_rates or [group["lr"] for group in groups]
-        way = min(num_epochs / self.anneal_epochs, 1.0) if self.anneal_epochs else 1.0
-        share = (1 - math.cos(math.pi * way)) / 2
+        progress = min(num_epochs / self.anneal_epochs, 1.0) if self.anneal_epochs else 1.0
+        share = (1 - math.cos(math.pi * progress)) / 2
         for group, first, last in zip(groups, self.first_rates, self.rates, strict=True):
             group["lr"] = last * share + first * (1 - share)
 
@@ -93,8 +94,8 @@ class StochasticWeightAveraging(Callback):
         if self.average is None:
             log.warning("stopped before epoch %d: no weights were averaged", self.start)
             return
-        with _trained_instead(trainer, self.average.module):
-            _renew_statistics(trainer)
+        with _swapped_in(trainer, self.average.module):
+            _update_batch_norms(trainer)
             check_model_finite(trainer.network, epoch=trainer.epoch, step=trainer.step)
             values = trainer.evaluate() if trainer.valid_data_loader is not None else {}
             values = {f"swa_val_{name}": value for name, value in values.items()}
@@ -115,8 +116,8 @@ class StochasticWeightAveraging(Callback):
 
 
 @contextmanager
-def _trained_instead(trainer: Trainer, model: nn.Module) -> Iterator[None]:
-    """Stand a model in for the one that is trained, evaluated and saved."""
+def _swapped_in(trainer: Trainer, model: nn.Module) -> Iterator[None]:
+    """Let the trainer evaluate and save another model for a while."""
     before = trainer.network, trainer.model
     trainer.network = trainer.model = model
     try:
@@ -126,11 +127,11 @@ def _trained_instead(trainer: Trainer, model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _renew_statistics(trainer: Trainer) -> None:
-    """Give the batch norms that are trained the mean statistics of all training batches.
+def _update_batch_norms(trainer: Trainer) -> None:
+    """Compute batch-norm statistics over all training batches.
 
-    It is `torch.optim.swa_utils.update_bn` for any batch, for several ranks, and with frozen norms
-    left as they are.
+    Does what `torch.optim.swa_utils.update_bn` does, for any kind of batch and over all ranks;
+    frozen norms stay as they are.
     """
     set_training(trainer.network)
     modules = [module for module in trainer.network.modules() if isinstance(module, _BatchNorm)]

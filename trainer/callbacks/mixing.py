@@ -1,8 +1,9 @@
-"""Training on mixed images: each batch with itself, moved on by one, and the targets likewise."""
+"""MixUp and CutMix: train on images, and their targets, mixed within a batch."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, PositiveFloat
 
 from base import Callback
 from base.errors import UsageError
@@ -19,19 +20,18 @@ class _Mixing(Callback):
     come from torch's generator of the rank, which a checkpoint holds.
 
     Raises:
-        UsageError: a number is out of its range, the loss does not take such targets, or the
-            batch is another.
+        UsageError: the loss does not take such targets, or a batch is of another kind.
     """
 
-    def __init__(self, num_classes: int, alpha: float = 1.0, p: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_classes: Annotated[int, Field(ge=2)],
+        alpha: PositiveFloat = 1.0,
+        p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    ) -> None:
         from torchvision.transforms import v2  # only for those who mix: it takes a second
 
         self.name = type(self).__name__
-        if num_classes < 2 or alpha <= 0 or not 0 < p <= 1:
-            raise UsageError(
-                f"{self.name}: expected num_classes from 2, alpha above 0 and p from above 0 to 1, "
-                f"found {num_classes}, {alpha} and {p}"
-            )
         self.mix = getattr(v2, self.name)(num_classes=num_classes, alpha=alpha)
         self.num_classes, self.p = num_classes, p
 
@@ -63,8 +63,8 @@ class _Mixing(Callback):
 
 
 class MixUp(_Mixing):
-    """Adds images, each with its share. Zhang et al., 2017, https://arxiv.org/abs/1710.09412"""
+    """Blends two images, each with its share. Zhang et al., 2017, https://arxiv.org/abs/1710.09412"""
 
 
 class CutMix(_Mixing):
-    """Puts a piece of an image into another. Yun et al., 2019, https://arxiv.org/abs/1905.04899"""
+    """Pastes a piece of an image into another. Yun et al., 2019, https://arxiv.org/abs/1905.04899"""

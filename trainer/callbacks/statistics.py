@@ -1,19 +1,19 @@
-"""How large gradients, weights and updates are, and how weights and activations are spread."""
+"""Show norms of gradients, weights and updates, and histograms, in TensorBoard."""
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor, nn
 
 from base import Callback
-from base.errors import UsageError
 from base.runtime import distributed
-from logger.tensorboard_writer import TensorBoardWriter
 from trainer.trainer import Trainer
 
-LOG = logging.getLogger("train")
+log = logging.getLogger("train")
 NUM_BINS = 64  # TensorBoard shows 30 of them
 
 
@@ -28,25 +28,20 @@ class Statistics(Callback):
 
     Histograms are of the epoch's last step: its gradients, the weights after it, and the outputs
     of each layer for its last batch; a compiled model does not give those.
-
-    Raises:
-        UsageError: `histograms` is below 0.
     """
 
-    def __init__(self, per_layer: bool = False, histograms: int = 1) -> None:
-        if histograms < 0:
-            raise UsageError(f"Statistics: histograms is {histograms}, expected epochs, or 0")
+    def __init__(self, per_layer: bool = False, histograms: NonNegativeInt = 1) -> None:
         self.per_layer, self.histograms = per_layer, histograms
-        self.before: dict[str, Tensor] = {}  # the weights, on a log step
+        self.weights: dict[str, Tensor] = {}  # before the step, on a log step
         self.norms: dict[str, Tensor] = {}  # (P,) each, of P parameters
         self.gradients: dict[str, Tensor] = {}
         self.activations: dict[str, Tensor] = {}
-        self.hooks: list[Any] = []
+        self.hooks: list[Any] = []  # of layers, for their activations
+        self.step_hook: Any = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
         if self.histograms and not trainer.config.logger.tensorboard:
-            LOG.warning("Statistics: no histograms, since logger.tensorboard is false")
-        self.step_hook = None
+            log.warning("Statistics: no histograms, since logger.tensorboard is false")
         if distributed.is_main():
             self.step_hook = trainer.optimizer.register_step_pre_hook(
                 lambda *_: self._before_step(trainer)
@@ -57,84 +52,80 @@ class Statistics(Callback):
             self.step_hook.remove()
 
     def on_batch(self, trainer: Trainer, batch: Any) -> Any:
-        if trainer.batch + 1 == trainer.num_batches and self._shows_histograms(trainer):
+        is_due = self.histograms > 0 and (trainer.epoch + 1) % self.histograms == 0
+        is_last = trainer.batch + 1 == trainer.num_batches
+        if is_due and is_last and trainer.logger.tensorboard is not None:
             for name, module in trainer.network.named_modules():
                 if not any(module.children()):
-                    self.hooks.append(module.register_forward_hook(self._keeper(name)))
+                    keep = partial(self._keep_output, name or "(model)")
+                    self.hooks.append(module.register_forward_hook(keep))
         return batch
 
-    def _shows_histograms(self, trainer: Trainer) -> bool:
-        is_due = self.histograms > 0 and (trainer.epoch + 1) % self.histograms == 0
-        return is_due and trainer.logger.tensorboard is not None
-
-    def _keeper(self, name: str) -> Any:
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.is_floating_point():
-                # copied, since the next layer may work in place
-                self.activations.setdefault(name or "(model)", output.detach().clone())
-
-        return keep
+    def _keep_output(self, name: str, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            # copied, since the next layer may work in place
+            self.activations.setdefault(name, output.detach().clone())
 
     def _before_step(self, trainer: Trainer) -> None:
         is_last = trainer.batch + 1 == trainer.num_batches
         if not is_last and (trainer.step + 1) % trainer.settings.log_interval:
             return
         parameters = {n: p for n, p in trainer.network.named_parameters() if p.requires_grad}
-        self.before = {name: weight.detach().clone() for name, weight in parameters.items()}
-        self.norms = {"weight_norm": _norms(self.before.values())}
+        self.weights = {name: weight.detach().clone() for name, weight in parameters.items()}
+        self.norms = {"weight_norm": _norms(self.weights.values())}
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         if not gradients:
             return
         scale = getattr(trainer.optimizer, "grad_scale", None)  # which a fused one divides by
         scale = 1.0 if scale is None else scale
         nothing = torch.zeros((), device=trainer.device)
-        norms = _norms([gradients.get(name, nothing) for name in parameters])
+        norms = _norms(gradients.get(name, nothing) for name in parameters)
         self.norms["gradient_norm"] = norms / scale
         if self.hooks:
             self.gradients = {name: gradient / scale for name, gradient in gradients.items()}
 
     def on_step(self, trainer: Trainer) -> None:
-        if not (self.before or self.hooks):
+        if not (self.weights or self.hooks):
             return
         weights = {name: p.detach() for name, p in trainer.network.named_parameters()}
-        if self.before:
-            steps = [weights[name] - weight for name, weight in self.before.items()]
+        if self.weights:
+            steps = (weights[name] - weight for name, weight in self.weights.items())
             self._log_norms(trainer, _norms(steps))
-            self.before = {}
+            self.weights = {}
         if self.hooks:
             for hook in self.hooks:
                 hook.remove()
             kinds = {"weights": weights, "gradients": self.gradients}
             kinds |= {"activations": self.activations}
-            trainer.logger.to_tensorboard(lambda board: _show(board, kinds, trainer.step))
+            trainer.logger.to_tensorboard(
+                lambda board: _add_histograms(board.train_events, kinds, trainer.step)
+            )
             self.hooks, self.gradients, self.activations = [], {}, {}
 
     def _log_norms(self, trainer: Trainer, step_norms: Tensor) -> None:
-        names = ["", *self.before]
         rows = torch.stack([step_norms, *self.norms.values()])  # (Q, P)
-        rows = torch.cat([rows.norm(dim=1, keepdim=True), rows], dim=1).tolist()  # the only read
-        values = dict(zip(self.norms, rows[1:], strict=True))
-        pairs = zip(rows[0], values["weight_norm"], strict=True)
+        totals = rows.norm(dim=1, keepdim=True)
+        steps, *norms = torch.cat([totals, rows], dim=1).tolist()  # the only read
+        values = dict(zip(self.norms, norms, strict=True))
+        pairs = zip(steps, values["weight_norm"], strict=True)
         values["update_ratio"] = [step / weight if weight else None for step, weight in pairs]
-        trainer.logger.log_step(
-            {
-                f"{kind}/{name}" if name else f"statistics/{kind}": value
-                for kind, row in values.items()
-                for name, value in zip(names, row, strict=True)
-                if value is not None and (self.per_layer or not name)
-            },
-            trainer.step,
-        )
+        points = {
+            f"{kind}/{name}" if name else f"statistics/{kind}": value
+            for kind, row in values.items()
+            for name, value in zip(["", *self.weights], row, strict=True)
+            if value is not None and (self.per_layer or not name)
+        }
+        trainer.logger.log_step(points, trainer.step)
 
 
 def _norms(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack([tensor.norm().float() for tensor in tensors])
 
 
-def _show(board: TensorBoardWriter, kinds: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+def _add_histograms(events: Any, kinds: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
     for kind, tensors in kinds.items():
         for name, values in tensors.items():
             values = values.to_dense().float()
             finite = values[values.isfinite()].cpu().numpy()
             if finite.size:
-                board.train_events.add_histogram(f"{kind}/{name}", finite, step, bins=NUM_BINS)
+                events.add_histogram(f"{kind}/{name}", finite, step, bins=NUM_BINS)

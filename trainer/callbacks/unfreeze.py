@@ -1,25 +1,25 @@
-"""Train frozen parameters from an epoch on."""
+"""Unfreeze parameters at an epoch."""
 
 from fnmatch import fnmatchcase
+
+from pydantic import PositiveInt
 
 from base import BaseTrainer, Callback
 from base.errors import UsageError, did_you_mean
 
 
 class Unfreeze(Callback):
-    """Trains parameters that `model.freeze` keeps as they are, from an epoch on.
+    """Unfreezes parameters that `model.freeze` froze, from an epoch on.
 
     `params` is a name pattern or a list of them, `epoch` the first epoch, counted from 1, that
     trains them. They are in the optimizer from the start, so a parameter group may give them a
     learning rate of their own.
 
     Raises:
-        UsageError: `epoch` is below 1, or, when training starts, a pattern matches nothing frozen.
+        UsageError: a pattern matches nothing frozen when training starts.
     """
 
-    def __init__(self, params: str | list[str], epoch: int) -> None:
-        if epoch < 1:
-            raise UsageError(f"Unfreeze: epoch is {epoch}, expected 1 or more")
+    def __init__(self, params: str | list[str], epoch: PositiveInt) -> None:
         self.patterns = [params] if isinstance(params, str) else params
         self.epoch = epoch
 
@@ -30,7 +30,7 @@ class Unfreeze(Callback):
             if not any(fnmatchcase(name, pattern) for name in frozen):
                 near = did_you_mean(pattern, frozen)
                 raise UsageError(
-                    f"Unfreeze: {pattern!r} matches no parameter that model.freeze keeps{near}"
+                    f"Unfreeze: {pattern!r} matches no parameter that model.freeze froze{near}"
                 )
         self.on_epoch_start(trainer)
 

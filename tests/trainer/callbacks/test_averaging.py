@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
 
-from base.errors import StoppedError, UsageError
+from base.errors import ConfigError, StoppedError, UsageError
 from base.registry.registry import MODELS
 from base.runtime import distributed
 from logger import RunLogger
@@ -162,10 +162,19 @@ def test_what_does_not_fit_the_run_is_told(make_trainer, points, fit, args, sett
         fit(make_trainer(nn.Linear(5, 3), points, callbacks=(callback,), **settings))
 
 
-@pytest.mark.parametrize("args", [(0, 0.1), (1, 0.0), (1, [0.1, -1.0]), (1, 0.1, -1)])
-def test_a_number_out_of_range_is_told(args):
-    with pytest.raises(UsageError, match=r"expected start from 1, lr above 0 and anneal_epochs"):
-        StochasticWeightAveraging(*args)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"start": 0, "lr": 0.1}, "start: .*0, found 0"),
+        ({"start": 1, "lr": 0.0}, "lr: .* found 0.0"),
+        ({"start": 1, "lr": [0.1, -1.0]}, "lr: .* found .*-1.0"),
+        ({"start": 1, "lr": 0.1, "anneal_epochs": -1}, "anneal_epochs: .*0, found -1"),
+    ],
+)
+def test_a_number_out_of_range_is_told(averaging, load, args, words):
+    averaging["callbacks"][0]["args"] = args
+    with pytest.raises(ConfigError, match=f"callbacks.0.args.{words}"):
+        load(averaging)
 
 
 def test_stopping_before_the_start_averages_nothing_and_says_so(

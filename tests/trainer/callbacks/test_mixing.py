@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.transforms import v2
 
-from base.errors import UsageError
+from base.errors import ConfigError, UsageError
 from trainer import Trainer
 from trainer.callbacks.mixing import CutMix, MixUp
 
@@ -98,10 +98,19 @@ def test_two_ranks_mix_with_other_shares(mixing, start, two_processes, monkeypat
     assert one != other
 
 
-@pytest.mark.parametrize("args", [(1,), (3, 0.0), (3, 1.0, 0.0), (3, 1.0, 1.5)])
-def test_a_number_out_of_range_is_told(args):
-    with pytest.raises(UsageError, match="CutMix: expected num_classes from 2, alpha above 0"):
-        CutMix(*args)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ({"num_classes": 1}, "num_classes: .*2, found 1"),
+        ({"num_classes": 3, "alpha": 0}, "alpha: .*0, found 0"),
+        ({"num_classes": 3, "p": 0.0}, "p: .*0, found 0.0"),
+        ({"num_classes": 3, "p": 1.5}, "p: .*1.0, found 1.5"),
+    ],
+)
+def test_a_number_out_of_range_is_told(mixing, load, args, words):
+    mixing["callbacks"] = [{"type": "CutMix", "args": args}]
+    with pytest.raises(ConfigError, match=f"callbacks.0.args.{words}"):
+        load(mixing)
 
 
 def test_a_loss_that_takes_no_probabilities_is_told_before_training(make_trainer, images, fit):

@@ -190,8 +190,8 @@ def test_only_so_many_samples_of_every_other_epoch_are_seen(show):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ({"every": 0}, "callbacks.0.args.every: expected more than 0, found 0"),
-        ({"num_samples": 0}, "callbacks.0.args.num_samples: expected more than 0, found 0"),
+        ({"every": 0}, "callbacks.0.args.every: .*0, found 0"),
+        ({"num_samples": 0}, "callbacks.0.args.num_samples: .*0, found 0"),
         ({"panels": ["imags"]}, "callbacks.0.args.panels.*'images'"),
     ],
 )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from base.errors import StoppedError, UsageError
+from base.errors import ConfigError, StoppedError
 from logger import RunLogger
 from logger.tensorboard_writer import TensorBoardWriter
 from trainer.callbacks.statistics import Statistics
@@ -190,6 +190,7 @@ def test_histograms_that_nobody_will_see_are_told(tree, start):
     assert "Statistics: no histograms, since logger.tensorboard is false" in log
 
 
-def test_histograms_below_0_are_told():
-    with pytest.raises(UsageError, match="Statistics: histograms is -1, expected epochs, or 0"):
-        Statistics(histograms=-1)
+def test_histograms_below_0_are_told(tree, load):
+    tree["callbacks"] = [{"type": "Statistics", "args": {"histograms": -1}}]
+    with pytest.raises(ConfigError, match=r"args\.histograms: .*0, found -1"):
+        load(tree)
