@@ -193,7 +193,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
 def assemble(config: "Config", device: "torch.device", *, resumed: bool = False) -> "Trainer":
     """Build every part that a config names, and the trainer of them."""
     from base.data.sample_rng import mix
-    from base.registry.registry import TRAINERS
+    from base.registry import TRAINERS
     from base.runtime import distributed
     from base.runtime.device import seed_everything, set_deterministic
     from trainer import parts

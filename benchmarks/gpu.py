@@ -18,7 +18,7 @@ from compare import assembled, medians, seconds
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, TensorDataset
 
-from base.registry.registry import DATASETS, MODELS
+from base.registry import DATASETS, MODELS
 
 BATCH_SIZE, NUM_ROUNDS = 128, 5
 SHAPES = {"MnistModel": (60_000, 1, 28, 28), "resnet18": (50_000, 3, 32, 32)}

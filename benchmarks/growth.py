@@ -41,7 +41,7 @@ def growing(
     import torch
     from torch.utils.data import TensorDataset
 
-    from base.registry.registry import DATASETS
+    from base.registry import DATASETS
 
     @DATASETS.register()
     class Noise(TensorDataset):
@@ -92,7 +92,7 @@ def epochs(number: int) -> dict[str, float]:
 
 def metrics(number: int) -> dict[str, float]:
     """An epoch of 3,000 steps with some metrics, each a function of a batch."""
-    from base.registry.registry import METRICS
+    from base.registry import METRICS
     from model.metric import accuracy
 
     names = [f"accuracy_{position}" for position in range(number)]

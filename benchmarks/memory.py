@@ -41,7 +41,7 @@ def long_run() -> dict[str, float]:
     import yaml
 
     from base import Callback
-    from base.registry.registry import CALLBACKS
+    from base.registry import CALLBACKS
 
     sizes = []
 
@@ -130,7 +130,7 @@ def validation(num_samples: int) -> dict[str, float]:
     import torch
     from torch.utils.data import Dataset
 
-    from base.registry.registry import DATASETS
+    from base.registry import DATASETS
 
     @DATASETS.register()
     class Drawn(Dataset):

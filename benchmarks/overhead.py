@@ -19,7 +19,7 @@ from compare import assembled, medians, seconds
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from base.registry.registry import DATASETS
+from base.registry import DATASETS
 
 NUM_STEPS, BATCH_SIZE, WIDTH = 3000, 32, 32
 NUM_ROUNDS = 5

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, default_collate
 
 from base.errors import DataError, did_you_mean
-from base.registry.registry import COLLATE_FNS
+from base.registry import COLLATE_FNS
 
 UNKNOWN = 1  # the id of a word outside the vocabulary; 0 is padding
 WORD = re.compile(r"\w+(?:'\w+)*")

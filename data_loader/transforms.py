@@ -6,7 +6,7 @@ from torch import Tensor
 
 from base.data.sample_rng import uniform
 from base.errors import UsageError
-from base.registry.registry import TRANSFORMS
+from base.registry import TRANSFORMS
 
 
 @TRANSFORMS.register()

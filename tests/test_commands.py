@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import test as test_command
 import train as train_command
-from base.registry.registry import DATASETS
+from base.registry import DATASETS
 
 SHORT = ["trainer.epochs=1", "trainer.limit_batches=3", "name=short"]
 

@@ -8,9 +8,9 @@ from base.checkpoint.checkpoints import config_of
 from base.checkpoint.state import versions
 from base.config.schema import Config
 from base.errors import ConfigError, ConfigIssue, UsageError
+from base.registry import LR_SCHEDULERS
 from base.registry.arguments import FALLBACKS, Parameters
 from base.registry.build import nested_nodes, split_node
-from base.registry.registry import LR_SCHEDULERS
 from base.runtime import distributed
 from base.runtime.device import select_device
 

@@ -13,7 +13,7 @@ from base import BaseDataLoader
 from base.config.rules import loader_parameters
 from base.config.schema import Config
 from base.errors import DataError
-from base.registry.registry import DATA_LOADERS, DATASETS, TRANSFORMS
+from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
 from base.runtime import distributed
 from trainer.parts import build_part, build_parts
 

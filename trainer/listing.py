@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from base.errors import UsageError, did_you_mean
-from base.registry.registry import REGISTRIES
+from base.registry import REGISTRIES
 
 
 def print_names(sections: Sequence[str]) -> None:

@@ -16,9 +16,7 @@ from base.checkpoint.checkpoints import read_checkpoint
 from base.config.rules import PLATEAU
 from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
-from base.registry.arguments import FALLBACKS, Parameters
-from base.registry.build import build, split_node
-from base.registry.registry import (
+from base.registry import (
     CALLBACKS,
     INITS,
     LOSSES,
@@ -28,6 +26,8 @@ from base.registry.registry import (
     OPTIMIZERS,
     Registry,
 )  # fmt: skip
+from base.registry.arguments import FALLBACKS, Parameters
+from base.registry.build import build, split_node
 from base.runtime.device import to_device
 from trainer.batches import count_steps
 from trainer.config_change import LENGTHS

@@ -12,7 +12,7 @@ from base import BaseDataLoader
 from base.config.schema import Config
 from base.data.batch_dataset import BatchIndices
 from base.errors import ConfigError, DataError, UsageError
-from base.registry.registry import TRAINERS
+from base.registry import TRAINERS
 from base.runtime.device import seed_everything, set_deterministic
 from trainer import parts
 from trainer.data import TEST_TRANSFORM, Fitted, build_data, build_test_data, build_transforms

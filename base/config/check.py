@@ -15,10 +15,10 @@ from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
 from base.config.schema import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
 from base.config.source import Node, merge, parse_overrides, plain, read_config, where_is
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
+from base.registry import OPTIMIZERS, REGISTRIES
 from base.registry.annotations import in_words
 from base.registry.arguments import Parameters
 from base.registry.build import check, split_node
-from base.registry.registry import OPTIMIZERS, REGISTRIES, NameLookupError
 
 # The section of names for what is built from a key, wherever the schema has that key.
 SECTIONS = {
@@ -131,13 +131,10 @@ def _section_in(schema: Any) -> type[BaseModel] | None:
 def _check_nodes(raw: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[ConfigIssue]:
     """Yield what is wrong with names and args; a module not to be imported has a place already."""
     for key, path, node in _nodes_in(raw, wrong):
-        try:
-            runtime = RUNTIME.get(key, ())
-            yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
-            if key == "optimizer":
-                yield from _check_param_groups(node)
-        except ConfigError as error:
-            yield from error.issues
+        runtime = RUNTIME.get(key, ())
+        yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
+        if key == "optimizer":
+            yield from _check_param_groups(node)
 
 
 def _nodes_in(
@@ -166,7 +163,7 @@ def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[ConfigIs
     name, _ = split_node(optimizer)
     try:
         parameters = Parameters(OPTIMIZERS.find(name), OPTIMIZERS)
-    except NameLookupError:
+    except ConfigError:
         return  # it was reported
     for number, group in enumerate(groups if isinstance(groups, list) else ()):
         for key, value in group.items() if isinstance(group, dict) else ():

@@ -11,10 +11,10 @@ from base.base_data_loader import BaseDataLoader
 from base.config.schema import RESERVED_COLUMNS, Config
 from base.data.deterministic import DETERMINISTIC
 from base.errors import ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry import DATA_LOADERS, LOSSES, TRANSFORMS
+from base.registry import DATASETS as DATASET_CLASSES
 from base.registry.arguments import Parameters, items
 from base.registry.build import nested_nodes, split_node
-from base.registry.registry import DATA_LOADERS, LOSSES, TRANSFORMS
-from base.registry.registry import DATASETS as DATASET_CLASSES
 from base.runtime.device import select_device
 
 Rule = Callable[[Config], Iterator[ConfigIssue]]

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from base.errors import ConfigIssue, KeyPath, did_you_mean
+from base.registry import Registry
 from base.registry.annotations import read
-from base.registry.registry import Registry
 
 Args = dict[str, Any] | list[Any]
 

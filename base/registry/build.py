@@ -4,13 +4,14 @@ A node is `{type: NAME, args: {...}}` or a bare name. `check` reports what is wr
 nothing; `build` is the only place of the project that instantiates what a config names.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, Registry
 from base.registry.arguments import Args, Parameters, items
-from base.registry.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, NameLookupError, Registry
 
 # Arguments whose nodes are looked up in a section of their own; all others in that of their parent.
 ARGUMENT_SECTIONS = {
@@ -58,8 +59,8 @@ def check(
     name, args = split_node(node)
     try:
         parameters = Parameters(registry.find(name), registry, runtime)
-    except NameLookupError as error:
-        yield ConfigIssue(path if node is name else (*path, "type"), str(error))
+    except ConfigError as error:
+        yield from _at(path if node is name else (*path, "type"), error.issues)
         return
     path_to_args = (*path, "args") if args else path
     refused = list(parameters.check_names(name, args, path=path_to_args))
@@ -91,6 +92,11 @@ def _check_nested(
         yield from check(node, registry, path=path, runtime=runtime)
 
 
+def _at(path: KeyPath, issues: Iterable[ConfigIssue]) -> Iterator[ConfigIssue]:
+    """Yield issues with the path of a node, those of modules, which have a place, as they are."""
+    yield from (issue if issue.where else replace(issue, path=path) for issue in issues)
+
+
 def build(
     node: str | Mapping[str, Any],
     registry: Registry,
@@ -109,8 +115,8 @@ def build(
     name, args = split_node(node)
     try:
         parameters = Parameters(registry.find(name), registry, runtime)
-    except NameLookupError as error:
-        raise ConfigError([ConfigIssue(path, str(error))]) from error
+    except ConfigError as error:
+        raise ConfigError(_at(path, error.issues)) from error
     positional, keywords = [], {}
     for key, value in items(args):
         argument = parameters.argument_name(key)

@@ -12,8 +12,8 @@ from base import BaseDataLoader
 from base.data.batch_dataset import Samples
 from base.data.order import AGAIN, EpochBatchSampler
 from base.errors import DataError, UsageError
+from base.registry import SAMPLERS
 from base.registry.build import build
-from base.registry.registry import SAMPLERS
 from data_loader.samplers import LengthBuckets, WeightedByClass
 from data_loader.text import pad
 

@@ -8,8 +8,8 @@ import train
 from base import BaseDataLoader
 from base.config.check import load_config
 from base.errors import DataError
+from base.registry import COLLATE_FNS
 from base.registry.build import build
-from base.registry.registry import COLLATE_FNS
 from data_loader.samplers import LengthBuckets
 from data_loader.text import TextDataset, pad
 from model.text import TextClassifier

@@ -9,7 +9,7 @@ import torch
 import train as train_command
 from base.checkpoint.checkpoints import Checkpoints, read_checkpoint
 from base.errors import DivergedError, OutOfMemoryError, UserError
-from base.registry.registry import LOSSES, MODELS
+from base.registry import LOSSES, MODELS
 from trainer.resume import start_from_config
 
 pytestmark = pytest.mark.faults

@@ -16,7 +16,7 @@ import yaml
 
 import train as train_command
 from base.checkpoint.checkpoints import Checkpoints, read_checkpoint
-from base.registry.registry import DATASETS
+from base.registry import DATASETS
 from data_loader.datasets import Digits
 
 pytestmark = pytest.mark.faults

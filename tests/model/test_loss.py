@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from base.errors import UsageError
+from base.registry import LOSSES
 from base.registry.build import build
-from base.registry.registry import LOSSES
 from model.loss import WeightedSum, nll_loss
 
 OUTPUT = torch.tensor([[0.5, -1.0, 2.0], [0.1, 0.2, 0.3]])

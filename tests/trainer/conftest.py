@@ -21,7 +21,7 @@ from base import BaseDataLoader, Callback
 from base.config.check import load_config
 from base.config.schema import Config
 from base.errors import StoppedError
-from base.registry.registry import CALLBACKS, DATASETS, MODELS
+from base.registry import CALLBACKS, DATASETS, MODELS
 from logger import RunLogger
 from trainer import Trainer
 from trainer.resume import start_from_checkpoint, start_from_config

@@ -15,7 +15,7 @@ import test as test_command
 from base import BaseDataLoader
 from base.checkpoint.state import check_fitted
 from base.errors import ConfigError, DataError
-from base.registry.registry import DATASETS
+from base.registry import DATASETS
 from trainer.data import build_data, build_test_data
 
 TABLE = {

@@ -14,7 +14,7 @@ from base.config.check import check_tree
 from base.config.schema import ParamGroup
 from base.config.text import parse_text
 from base.errors import ConfigError, UsageError
-from base.registry.registry import LR_SCHEDULERS
+from base.registry import LR_SCHEDULERS
 from logger import setup_logging
 from trainer import parts
 from trainer.plot_lr.plot_lr import plot_lr

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from base.checkpoint.checkpoints import read_checkpoint
-from base.registry.registry import DATASETS, MODELS
+from base.registry import DATASETS, MODELS
 
 
 @DATASETS.register()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from base.checkpoint.checkpoints import serialize
 from base.config.check import check_tree
 from base.config.text import parse_text
-from base.registry.registry import OPTIMIZERS
+from base.registry import OPTIMIZERS
 from trainer import parts
 
 OF_TORCH = sorted(n for n, source in OPTIMIZERS.names().items() if source == "torch.optim")

@@ -10,7 +10,7 @@ from torch import nn
 from base.config.check import check_tree
 from base.config.text import parse_text
 from base.errors import CheckpointError, ConfigError
-from base.registry.registry import MODELS
+from base.registry import MODELS
 from trainer import parts
 
 CPU = torch.device("cpu")

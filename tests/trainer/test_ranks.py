@@ -10,7 +10,7 @@ from torch import nn
 
 import train
 from base.errors import StoppedError, UsageError
-from base.registry.registry import LOSSES, MODELS
+from base.registry import LOSSES, MODELS
 from base.runtime import distributed
 
 
@@ -55,7 +55,7 @@ def start_ranks(two_processes, start, tree, interrupt):
 
     def start_both(run_id: str = "run", plan: dict | None = None, signalled: int = 0) -> list[str]:
         def train_rank(rank: int) -> str:
-            from base.registry.registry import CALLBACKS
+            from base.registry import CALLBACKS
 
             if plan is not None and rank == signalled:
                 CALLBACKS.find("Interrupter").plan = dict(plan)

@@ -273,7 +273,7 @@ def test_a_run_without_a_valid_checkpoint_is_left_as_it_is(command, run):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(command, run, monkeypatch):
-    from base.registry.registry import MODELS
+    from base.registry import MODELS
 
     blob_net = MODELS.find("BlobNet")
     monkeypatch.setattr(

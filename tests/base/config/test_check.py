@@ -11,7 +11,7 @@ from base import BaseDataLoader, BaseTrainer
 from base.config.check import check_tree, load_config
 from base.config.source import Node
 from base.errors import ConfigError
-from base.registry.registry import DATA_LOADERS, LOSSES, METRICS, TRAINERS, TRANSFORMS
+from base.registry import DATA_LOADERS, LOSSES, METRICS, TRAINERS, TRANSFORMS
 from base.runtime.device import available_devices
 
 GOOD = """\
@@ -536,10 +536,11 @@ def test_a_module_that_cannot_be_imported_is_one_line_and_hides_no_other_section
 ):
     package = tmp_path / "broken_package"
     package.mkdir()
-    (package / "loss.py").write_text("import torch\nx = undefined\n")
+    text = "def cross_entropy(): ...\nx = undefined\n"
+    (package / "loss.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     for registry in (LOSSES, METRICS):
-        monkeypatch.setattr(registry, "packages", ("broken_package",))
+        monkeypatch.setattr(registry, "places", ("broken_package/*.py",))
     assert lines_of(GOOD, "optimizer.args.lr=x") == [
         "broken_package/loss.py:2: cannot be imported: NameError: name 'undefined' is not defined",
         "command line: optimizer.args.lr: expected a number, found 'x'",

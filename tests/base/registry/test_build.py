@@ -15,10 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from base.errors import ConfigError
-from base.registry.annotations import in_words, read
-from base.registry.arguments import Parameters
-from base.registry.build import build, check
-from base.registry.registry import (
+from base.registry import (
     COLLATE_FNS,
     DATASETS,
     INITS,
@@ -31,6 +28,9 @@ from base.registry.registry import (
     TRANSFORMS,
     Registry,
 )
+from base.registry.annotations import in_words, read
+from base.registry.arguments import Parameters
+from base.registry.build import build, check
 
 
 class Color(enum.Enum):

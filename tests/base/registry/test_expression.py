@@ -8,10 +8,10 @@ from contextlib import suppress
 import pytest
 
 from base.errors import UsageError
+from base.registry import LR_SCHEDULERS
 from base.registry.annotations import read
 from base.registry.arguments import Parameters
 from base.registry.expression import ALLOWED, LONGEST, parse_expression
-from base.registry.registry import LR_SCHEDULERS
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from base.errors import ConfigError
-from base.registry.discovery import written_names
-from base.registry.registry import (
+from base.registry import (
     CALLBACKS,
     DATA_LOADERS,
     DATASETS,
@@ -21,8 +20,8 @@ from base.registry.registry import (
     OPTIMIZERS,
     REGISTRIES,
     TRANSFORMS,
-    NameLookupError,
 )
+from base.registry.discovery import library_names
 
 NET = "import torch\n\nclass {}(torch.nn.Module):\n    pass\n"
 NUMBERS = itertools.count()
@@ -49,11 +48,12 @@ def package(tmp_path, monkeypatch):
 
 
 def section(registry, *packages):
-    return replace(registry, packages=packages, registered={})
+    places = tuple(f"{package}/**/*.py" for package in packages)
+    return replace(registry, places=places, registered={})
 
 
 def said_of(name, registry):
-    with pytest.raises(NameLookupError) as caught:
+    with pytest.raises(ConfigError) as caught:
         registry.find(name)
     return str(caught.value)
 
@@ -85,12 +85,17 @@ class TestOwnThings:
         models = section(MODELS, package(a=text, b=NET.format("Net")))
         assert list(models.own()) == ["Net"]
 
-    def test_are_told_apart_by_their_file(self, package):
-        loss = "from torch import nn\nclass Net(nn.Module): pass\ndef mean(a, b): return a\n"
-        name = package(losses=loss, metric_top=loss.replace("mean", "top"), net=NET.format("Own"))
-        assert list(section(MODELS, name).own()) == ["Own"]
-        assert list(section(LOSSES, name).own()) == ["Net", "mean"]
-        assert list(section(METRICS, name).own()) == ["Net", "top"]
+    def test_are_told_apart_by_exact_names_of_modules_and_folders(self, package):
+        loss = "from torch import nn\nclass {}(nn.Module): pass\ndef mean_{}(a, b): return a\n"
+        name = package(
+            losses__in__focal=loss.format("Focal", "focal"),
+            loss=loss.format("Hinge", "hinge"),
+            metric=loss.format("Top", "top"),
+            metric_learning=NET.format("Embedding"),
+        )
+        assert list(section(MODELS, name).own()) == ["Embedding"]
+        assert list(section(LOSSES, name).own()) == ["Hinge", "mean_hinge", "Focal", "mean_focal"]
+        assert list(section(METRICS, name).own()) == ["Top", "mean_top"]
 
     def test_may_be_absent_with_their_whole_package(self):
         models = section(MODELS, "own_package_that_is_not_there")
@@ -131,38 +136,87 @@ class TestOwnThings:
         assert models.find("net") is kinds[1]
 
 
+class TestModules:
+    def test_are_imported_only_for_names_that_their_sources_define_or_register(self, package):
+        text = "from base.registry import MODELS\n@MODELS.register('gate')\n" + NET.format("B")
+        name = package(a=NET.format("A"), b=text, c=NET.format("C") + "def A(): ...\n")
+        models = section(MODELS, name)
+        models.find("A"), models.find("Linear")
+        assert f"{name}.b" not in sys.modules
+        assert f"{name}.c" in sys.modules
+
+    def test_are_all_imported_for_a_name_that_no_source_has(self, package):
+        text = "for name in ['Left', 'Right']:\n    globals()[name] = type(name, (Module,), {})\n"
+        name = package(
+            a="from torch.nn import Module\n" + text.replace("{}", "{'__module__': __name__}")
+        )
+        assert section(MODELS, name).find("Left").__name__ == "Left"
+
+
 class TestModulesThatCannotBeImported:
-    def test_are_named_all_at_once_with_line_and_cause(self, package):
+    def test_do_not_matter_for_names_that_others_define(self, package, caplog):
+        name = package(a=NET.format("A"), b="import no_such_thing\n", c="class C(\n")
+        models = section(MODELS, name)
+        assert models.find("A").__name__ == "A"
+        assert models.find("Linear") is torch.nn.Linear
+        assert not caplog.records
+
+    def test_are_an_error_where_their_source_has_the_name(self, package):
+        name = package(
+            a="import no_such_thing\n" + NET.format("Linear"),
+            b="1 / 0\nMODELS.register('gate')(A)\n",
+            c="class C(\n  pass\n",
+        )
+        find = section(MODELS, name).find
+        cause = "cannot be imported: ModuleNotFoundError: No module named 'no_such_thing'"
+        assert lines_of(find, "Linear") == [f"{name}/a.py:1: {cause}"]
+        cause = "cannot be imported: ZeroDivisionError: division by zero"
+        assert lines_of(find, "gate") == [f"{name}/b.py:1: {cause}"]
+        assert lines_of(find, "C")[0].startswith(f"{name}/c.py:")
+
+    def test_are_named_all_at_once_where_nothing_else_has_the_name(self, package):
         name = package(
             a=NET.format("A"),
             b="import torch\n\nraise RuntimeError('first\\nsecond')\n",
             c="x = 1\nclass C(\n",
             d="import no_such_thing\n",
         )
-        assert lines_of(section(MODELS, name).find, "A") == [
+        assert lines_of(section(MODELS, name).find, "B") == [
+            "unknown name 'B'",
             rf"{name}/b.py:3: cannot be imported: RuntimeError: first\nsecond",
             f"{name}/c.py:2: cannot be imported: SyntaxError: '(' was never closed",
             f"{name}/d.py:1: cannot be imported: ModuleNotFoundError: No module named "
             "'no_such_thing'",
         ]
 
+    def test_cost_a_list_of_all_names_one_warning(self, package, caplog):
+        models = section(MODELS, package(a=NET.format("A"), b="1 / 0\n"))
+        for _ in range(2):
+            assert list(models.own()) == ["A"]
+            assert "A" in models.names()
+        (record,) = caplog.records
+        assert record.getMessage().endswith(
+            "b.py:1: cannot be imported: ZeroDivisionError: division by zero"
+        )
+
     def test_that_never_ran_are_named_at_their_first_line(self, package):
         name = package(a="\0")
-        assert lines_of(section(MODELS, name).own)[0].startswith(f"{name}/a.py:1: cannot be import")
+        line = lines_of(section(MODELS, name).find, "A")[-1]
+        assert line.startswith(f"{name}/a.py:1: cannot be import")
 
-    def test_are_named_once_by_the_line_that_broke_and_not_by_who_imports_them(self, package):
+    def test_are_named_by_the_line_that_broke_and_not_by_who_imports_them(self, package):
         name = package(z="x = 1\ny = undefined\n")
-        importer = package(a=f"import {name}.z\n")
-        assert lines_of(section(MODELS, importer).names)[0].startswith(f"{importer}/a.py:1: cannot")
-        both = package(a="from . import z\n", z="x = 1\ny = undefined\n")
+        importer = package(a=f"import {name}.z\ndef A(): ...\n")
+        assert lines_of(section(MODELS, importer).find, "A")[0].startswith(f"{importer}/a.py:1: ")
+        both = package(a="from . import z\ndef A(): ...\n", z="x = 1\ny = undefined\n")
         cause = "cannot be imported: NameError: name 'undefined' is not defined"
-        assert lines_of(section(MODELS, both).find, "Linear") == [f"{both}/z.py:2: {cause}"]
+        assert lines_of(section(MODELS, both).find, "A") == [f"{both}/z.py:2: {cause}"]
 
     def test_run_once(self, package, capsys):
-        models = section(MODELS, package(a="print('ran')\n1 / 0\n"))
+        models = section(MODELS, package(a="print('ran')\n1 / 0\ndef A(): ...\n"))
         for _ in range(3):
             with pytest.raises(ConfigError, match="ZeroDivisionError"):
-                models.find("Linear")
+                models.find("A")
         assert capsys.readouterr().out == "ran\n"
 
 
@@ -208,7 +262,7 @@ class TestLibrariesThatAreNotImported:
         for registry in REGISTRIES.values():
             for name, source in registry.names().items():
                 if source in registry.namespaces:
-                    assert name in written_names(source.partition(".")[0])
+                    assert name in library_names(source.partition(".")[0])
 
     @pytest.fixture
     def models(self, package, monkeypatch):
@@ -232,7 +286,7 @@ class TestLibrariesThatAreNotImported:
         assert said_of("Gat", registry) == "unknown name 'Gat' (did you mean 'Gate'?)"
 
     def test_that_are_not_installed_have_no_names(self):
-        assert written_names("no_such_library") == []
+        assert library_names("no_such_library") == []
 
 
 class TestUnknownNames:
@@ -257,6 +311,6 @@ def test_every_section_can_be_listed_by_its_name():
     assert {name: registry.section for name, registry in REGISTRIES.items()} == {
         name: name for name in REGISTRIES
     }
-    assert len(REGISTRIES) == 13
+    assert len(REGISTRIES) == 14
     assert DATA_LOADERS.names()["BaseDataLoader"].endswith("base/base_data_loader.py")
     assert OPTIMIZERS.names()["SGD"] == "torch.optim"

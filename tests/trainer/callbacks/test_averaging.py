@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import SWALR, AveragedModel, update_bn
 
 from base.errors import ConfigError, StoppedError, UsageError
-from base.registry.registry import MODELS
+from base.registry import MODELS
 from base.runtime import distributed
 from logger import RunLogger
 from trainer.callbacks.averaging import StochasticWeightAveraging

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import test as test_command
 from base.config.check import load_config
-from base.registry.registry import MODELS
+from base.registry import MODELS
 from trainer.export.export import as_weights, convert, difference, trace
 from trainer.parts import build_model
 from trainer.resume import find_trained

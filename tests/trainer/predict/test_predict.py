@@ -19,7 +19,7 @@ import test as test_command
 import train as train_command
 from base.data.batch_dataset import Samples
 from base.errors import DataError, UsageError
-from base.registry.registry import DATASETS
+from base.registry import DATASETS
 from data_loader.datasets import Digits
 from trainer.evaluation import class_shares
 from trainer.predict.predict import ImageFiles, class_columns, number_columns, sample_columns
