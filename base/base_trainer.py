@@ -16,15 +16,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from base.base_data_loader import BaseDataLoader
 from base.callback import Callback
 from base.checkpoint.checkpoints import Checkpoints
-from base.checkpoint.state import check_fitted, load_parts, state_of, versions
+from base.checkpoint.state import differences, load_parts, state_of
 from base.config.schema import Config
-from base.errors import StoppedError
+from base.errors import DataError, StoppedError
 from base.runtime import distributed
-from base.runtime.device import PRECISIONS, rng_state, set_rng_state
+from base.runtime.device import PRECISIONS, rng_state, set_rng_state, versions
 from base.runtime.finite_guard import FiniteGuard, check_model_finite
 from base.runtime.metric_tracker import Metric, MetricTracker
 from base.runtime.monitor import Monitor
 from base.runtime.stop_signal import EXIT_CODES, StopSignal
+
+NUM_SHOWN = 3  # differences
 
 
 class BaseTrainer(ABC):
@@ -240,7 +242,7 @@ class BaseTrainer(ABC):
             CheckpointError: it belongs to other parts; the first differences are named.
             DataError: it was trained on other data.
         """
-        check_fitted(self.data_loader, state.get("data"))
+        self._check_data(state["data"])
         state = copy.deepcopy(dict(state))  # some schedulers change what they are given
         self.load_model(state)
         load_parts(self._other_parts(), state)
@@ -252,6 +254,15 @@ class BaseTrainer(ABC):
         if (rank := distributed.rank()) < len(state["rng"]):
             self.train_metrics.load_state_dict(state["metrics"][rank])
             set_rng_state(state["rng"][rank], self.device)
+
+    def _check_data(self, stored: Mapping[str, Any]) -> None:
+        if differing := list(differences(self.data_loader.fitted, stored)):
+            dataset = self.data_loader.dataset.dataset
+            raise DataError(
+                f"{getattr(dataset, 'path', type(dataset).__name__)} is not what the run was "
+                "trained on; put the old data back, or start a new run: "
+                + "; ".join(differing[:NUM_SHOWN])
+            )
 
     def load_model(self, state: Mapping[str, Any]) -> None:
         """Take up the network, its average and the loss's parameters of a state, nothing else.

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from base.checkpoint.checkpoints import config_of
-from base.checkpoint.state import versions
 from base.config.schema import Config
 from base.errors import ConfigError, ConfigIssue, UsageError
 from base.registry import LR_SCHEDULERS
 from base.registry.arguments import FALLBACKS, Parameters
 from base.registry.build import nested_nodes, split_node
 from base.runtime import distributed
-from base.runtime.device import select_device
+from base.runtime.device import select_device, versions
 
 log = logging.getLogger("train")
 

@@ -8,8 +8,7 @@ import torch
 
 from base.base_data_loader import worker_error
 from base.base_trainer import BaseTrainer
-from base.checkpoint.checkpoints import serialize
-from base.checkpoint.files import write_atomic
+from base.checkpoint.checkpoints import write_checkpoint
 from base.errors import CheckpointError, DivergedError, OutOfMemoryError
 from base.runtime.device import to_device
 
@@ -56,8 +55,7 @@ def _keep_step(trainer: BaseTrainer) -> str:
     state["rng"][0]["torch"] = trainer.rng_before
     batch = to_device(trainer.current_batch, torch.device("cpu"))
     try:
-        content = serialize(state | {"failed_batch": batch})
+        write_checkpoint(path, state | {"failed_batch": batch})
     except CheckpointError:  # a batch that holds more than plain data
-        content = serialize(state)
-    write_atomic(path, content)
+        write_checkpoint(path, state)
     return f"the state and the batch of this step: {path}"

@@ -10,9 +10,9 @@ from base.checkpoint.checkpoints import (
     AVERAGED,
     BEST,
     Checkpoints,
+    checkpoint_key,
     checkpoint_name,
     config_of,
-    place_of,
     read_checkpoint,
 )
 from base.config.check import check_tree, load_config
@@ -251,8 +251,10 @@ def place(state: Mapping[str, Any]) -> tuple[int, int | None]:
 
 
 def _is_newest(state: Mapping[str, Any], run: RunDirectory) -> bool:
-    own = place_of(checkpoint_name(*place(state)))
-    return all(own >= place_of(path.name) for path in Checkpoints(run.checkpoints).newest_first())
+    own = checkpoint_key(checkpoint_name(*place(state)))
+    return all(
+        own >= checkpoint_key(path.name) for path in Checkpoints(run.checkpoints).newest_first()
+    )
 
 
 def _acquire(run: RunDirectory) -> None:

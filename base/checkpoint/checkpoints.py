@@ -1,25 +1,25 @@
-"""State dicts to disk and back: atomic, verified, retained. Knows nothing of models.
+"""State dicts to disk and back: plain data, written atomically, verified, the newest kept.
 
-A checkpoint is plain data (numbers, strings, lists, dicts, tensors) in torch's zip format, so that
-it loads with `weights_only=True`. It is written beside its place and moved there when it is whole;
-it is read only after the checksum of every record was compared: `torch.load` compares none.
+A checkpoint is numbers, strings, lists, dicts and tensors in torch's zip format, so that it loads
+with `weights_only=True`. It is read only after the checksum of every record was compared.
 """
 
-import io
 import json
 import logging
+import os
 import re
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from base.checkpoint.files import TEMPORARY, write_atomic
+from base.checkpoint.files import TEMPORARY, replacing, write_synced
 from base.errors import CheckpointError
 
 BEST = "model_best.pth"
@@ -39,12 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: the file is missing, damaged, or holds more than plain data.
     """
     try:
-        with zipfile.ZipFile(path) as records:
-            for record in records.infolist():
-                if record.compress_type != zipfile.ZIP_STORED or record.external_attr & FOLDER:
-                    raise zipfile.BadZipFile(f"the header of {record.filename} is wrong")
-            if damaged := records.testzip():
-                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+        _verify(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint") from error
@@ -60,20 +55,67 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def serialize(state: Mapping[str, Any]) -> bytes:
-    """Return a state dict as the bytes of a checkpoint file.
+def _verify(path: Path) -> None:
+    """Raise BadZipFile unless every record has its checksum; `torch.load` compares none."""
+    with zipfile.ZipFile(path) as records:
+        for record in records.infolist():
+            if record.compress_type != zipfile.ZIP_STORED or record.external_attr & FOLDER:
+                raise zipfile.BadZipFile(f"the header of {record.filename} is wrong")
+        if damaged := records.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any], *, best: Path | None = None) -> None:
+    """Write a state dict to a file, whole or not at all, and first to `best` if that is given.
 
     Raises:
         CheckpointError: something in it is no plain data; the message says where and what.
+        WriteError: the disk is full or the folder cannot be written; older files are intact.
     """
     if found := list(_not_plain(state, "")):
         raise CheckpointError(
             f"cannot save {', '.join(found)}: the state dicts of callbacks, schedulers and "
             "`stateful` may hold numbers, strings, lists, dicts and tensors only"
         )
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
+    with replacing(path) as temporary:
+        _write(temporary, state)
+        if best is not None:  # a run killed between the two finds the same best again
+            with replacing(best) as second:
+                try:
+                    os.link(temporary, second)
+                except OSError:  # a file system without hard links
+                    _write(second, state)
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    write_synced(path, partial(_save, dict(state)))
+    try:
+        _verify(path)
+    except zipfile.BadZipFile as error:
+        raise OSError(f"what was written reads back differently: {error}") from error
+
+
+class _ErrorKeepingFile:
+    """A file that keeps its first OSError, of which torch makes a RuntimeError without a number."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.flush = file, file.flush
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    keeping = _ErrorKeepingFile(file)
+    try:
+        torch.save(state, keeping)  # streamed: no copy of the whole in memory
+    except RuntimeError as error:
+        raise keeping.error or error from error
 
 
 def _not_plain(value: Any, path: str) -> Iterator[str]:
@@ -105,23 +147,20 @@ class Checkpoints:
             CheckpointError: something in it is no plain data; nothing was written.
             WriteError: the disk is full or the folder cannot be written; older states are intact.
         """
-        content = serialize(state)
         path = self.folder / checkpoint_name(epoch, step)
-        if best:  # before the other: a run killed between the two finds the same best again
-            write_atomic(self.folder / BEST, content)
-        write_atomic(path, content)
+        write_checkpoint(path, state, best=self.folder / BEST if best else None)
         self._prune(path)
         return path
 
     def save_best(self, state: Mapping[str, Any], column: str = "") -> None:
         """Write a state as the best alone, or as that by a column; it raises what `save` does."""
         name = BEST.replace(".", f"_{column}.") if column else BEST
-        write_atomic(self.folder / name, serialize(state))
+        write_checkpoint(self.folder / name, state)
 
     def newest_first(self) -> list[Path]:
-        """Return the checkpoints from the newest to the oldest by their place in training."""
-        places = {path: place_of(path.name) for path in self.folder.glob("checkpoint-*.pth")}
-        return sorted((p for p, place in places.items() if place), key=places.get, reverse=True)
+        """Return the checkpoints from the newest to the oldest, by step and not by the clock."""
+        keys = {path: checkpoint_key(path.name) for path in self.folder.glob("checkpoint-*.pth")}
+        return sorted((path for path, key in keys.items() if key), key=keys.get, reverse=True)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Return the newest valid checkpoint, or None where there never was one.
@@ -163,7 +202,7 @@ def checkpoint_name(epoch: int, step: int | None = None) -> str:
     return f"checkpoint-epoch{epoch}" + (f"-step{step}.pth" if step is not None else ".pth")
 
 
-def place_of(name: str) -> tuple[int, float] | None:
+def checkpoint_key(name: str) -> tuple[int, float] | None:
     """Return (epoch, step) that order checkpoints; an epoch's end comes after all its steps."""
     match = NAME.fullmatch(name)
     return (int(match[1]), float(match[2] or "inf")) if match else None
@@ -179,17 +218,3 @@ def config_of(state: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(state["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("holds no config: not a checkpoint of this project") from error
-
-
-def differing_keys(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what distinguishes two state dicts: keys missing, unknown, or of another shape."""
-    for key in expected:
-        if key not in found:
-            yield f"{key} is missing"
-        elif (wanted := _shape(expected[key])) != (there := _shape(found[key])):
-            yield f"{key} has shape {there}, not {wanted}"
-    yield from (f"{key} is not in the model" for key in found if key not in expected)
-
-
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, Tensor) else None

@@ -1,14 +1,15 @@
-"""Files that are whole or absent."""
+"""Atomic file writes: a temporary file in the same folder, fsync, verify, rename, fsync."""
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from base.errors import WriteError
 
 TEMPORARY = ".tmp"
-CHUNK = 2**20  # bytes read back at once, so that a large checkpoint is not in memory once more
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -18,14 +19,23 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         WriteError: the disk is full or the place cannot be written; what was there is as it was.
     """
     data = content.encode() if isinstance(content, str) else content
+    with replacing(path) as temporary:
+        write_synced(temporary, lambda file: file.write(data))
+        if temporary.read_bytes() != data:
+            raise OSError("what was written reads back differently")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write a file; it takes the place of `path` if nothing fails in the context.
+
+    Raises:
+        WriteError: there was an OSError; what was at `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not _holds(temporary, data):
-            raise OSError("what was written reads back differently")
+        temporary.unlink(missing_ok=True)  # left by a killed process, it may be a link to `path`
+        yield temporary
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -35,10 +45,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _holds(path: Path, data: bytes) -> bool:
-    with open(path, "rb") as file:  # one more chunk, so that a longer file is found
-        starts = range(0, len(data) + 1, CHUNK)
-        return all(file.read(CHUNK) == data[start : start + CHUNK] for start in starts)
+def write_synced(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let `write` fill a file, and return when its content is on the disk."""
+    with open(path, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:

@@ -72,6 +72,16 @@ def set_deterministic(deterministic: bool) -> None:
     torch.backends.cudnn.benchmark = not deterministic
 
 
+def versions(device: torch.device) -> dict[str, Any]:
+    """Return what else decides the bits of a result: torch, threads, processes, the device."""
+    return {
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "world_size": distributed.world_size(),
+        "device": device.type,
+    }
+
+
 def rng_state(device: torch.device) -> dict[str, Any]:
     """Return the state of this process's generators as plain data and tensors."""
     version, words, gauss = random.getstate()

@@ -99,7 +99,10 @@ def save_and_die(folder: Path, owner: Any, call: str, moment: str, number: int) 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
     ("owner", "call"),
-    [(builtins, "open"), (os, "fsync"), (os, "replace"), (os, "open"), (Path, "unlink")],
+    [
+        *[(builtins, "open"), (os, "open"), (os, "fsync"), (os, "link"), (os, "replace")],
+        (Path, "unlink"),
+    ],
 )
 def test_a_process_that_dies_at_a_file_operation_leaves_a_valid_state(
     tmp_path, in_child, wait, owner, call, moment

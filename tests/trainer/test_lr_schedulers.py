@@ -1,14 +1,15 @@
 """Every scheduler of torch runs from a config as it does by hand, and goes on after a resume."""
 
-import io
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as by_torch
 
-from base.checkpoint.checkpoints import serialize
+from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.checkpoint.state import load_parts
 from base.config.check import check_tree
 from base.config.schema import ParamGroup
@@ -141,7 +142,9 @@ def curve(optimizer, scheduler, count, *metrics):
 def after_checkpoint(optimizer, scheduler, config):
     """Return new parts of a config that took up the states of others through a checkpoint."""
     state = {"optimizer": optimizer.state_dict(), "lr_scheduler": scheduler.state_dict()}
-    state = torch.load(io.BytesIO(serialize(state)), weights_only=True)
+    with tempfile.TemporaryDirectory() as folder:
+        write_checkpoint(path := Path(folder) / "x.pth", state)
+        state = read_checkpoint(path)
     fresh = from_config(config)
     load_parts(dict(zip(state, fresh, strict=True)), state)
     return fresh

@@ -1,13 +1,12 @@
 """Every optimizer of torch steps from a config, and goes on after a resume as if nothing was."""
 
-import io
 import json
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from base.checkpoint.checkpoints import serialize
+from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.config.check import check_tree
 from base.config.text import parse_text
 from base.registry import OPTIMIZERS
@@ -60,7 +59,7 @@ def trainer_of(make_trainer, points):
 
 
 @pytest.mark.parametrize("kind", OF_TORCH)
-def test_an_optimizer_steps_and_resumes(trainer_of, fit, kind):
+def test_an_optimizer_steps_and_resumes(trainer_of, fit, kind, tmp_path):
     whole = trainer_of(kind, epochs=2)
     before = [parameter.clone() for parameter in whole.parameters]
     fit(whole)
@@ -69,9 +68,9 @@ def test_an_optimizer_steps_and_resumes(trainer_of, fit, kind):
 
     first = trainer_of(kind, epochs=1)
     fit(first)
-    state = torch.load(io.BytesIO(serialize(first.state_dict())), weights_only=True)
+    write_checkpoint(tmp_path / "x.pth", first.state_dict())
     rest = trainer_of(kind, epochs=2)
-    rest.load_state_dict(state)
+    rest.load_state_dict(read_checkpoint(tmp_path / "x.pth"))
     fit(rest)
     assert all(map(torch.equal, rest.parameters, whole.parameters))
     assert rest.row["loss"] == whole.row["loss"]

@@ -171,9 +171,12 @@ def test_a_state_lacks_what_a_changed_trainer_wants_to_restore(make_trainer, poi
     [
         (
             lambda model: nn.Linear(5, 4),
-            r"the model: weight has shape \(3, 5\), not \(4, 5\); bias has shape",
+            r"the model: .* size mismatch for weight: .* torch\.Size\(\[3, 5\]\).*\[4, 5\]",
         ),
-        (lambda model: nn.Sequential(model), "the model: 0.weight is missing; 0.bias is missing"),
+        (
+            lambda model: nn.Sequential(model),
+            r'the model: .* Missing key\(s\) .* "0.weight", "0.bias"',
+        ),
     ],
 )
 def test_a_state_of_another_model_is_refused_with_its_first_differences(
@@ -189,12 +192,15 @@ def test_a_state_of_another_model_is_refused_with_its_first_differences(
 @pytest.mark.parametrize(
     ("make_optimizer", "message"),
     [
-        (torch.optim.SGD, "the optimizer: betas is not in the optimizer; eps is not"),
+        (torch.optim.SGD, "the optimizer: unknown options amsgrad, betas, "),
         (
             lambda p: torch.optim.Adam([{"params": [w]} for w in p]),
-            "it has 1 parameter groups, not 2",
+            "the optimizer: .* different number of parameter groups",
         ),
-        (lambda p: torch.optim.Adam(list(p)[:1]), "group 0 has 2 parameters, not 1"),
+        (
+            lambda p: torch.optim.Adam(list(p)[:1]),
+            "the optimizer: .* group that doesn't match the size",
+        ),
     ],
 )
 def test_a_state_of_another_optimizer_is_refused(

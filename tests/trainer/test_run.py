@@ -283,7 +283,8 @@ def test_a_checkpoint_of_another_architecture_is_refused_in_one_line(command, ru
     before = contents(run)
     code, _, err = command("-r", run)
     assert code == 3
-    assert err.startswith("the checkpoint does not fit the model: conv.weight has shape (4, 1, 3,")
+    assert err.startswith("the checkpoint does not fit the model: ")
+    assert "size mismatch for conv.weight: " in err
     assert err.count("\n") == 1
     assert contents(run) == before
 

@@ -14,8 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from base import Callback
 from base.base_model import set_training
-from base.checkpoint.checkpoints import AVERAGED, serialize
-from base.checkpoint.files import write_atomic
+from base.checkpoint.checkpoints import AVERAGED, write_checkpoint
 from base.errors import UsageError
 from base.runtime import distributed
 from base.runtime.finite_guard import check_model_finite
@@ -104,7 +103,7 @@ class StochasticWeightAveraging(Callback):
         log.info("average of %d epochs: %s", self.average.n_averaged, format_values(values))
         if trainer.checkpoints is not None:
             path = trainer.checkpoints.folder / AVERAGED
-            write_atomic(path, serialize(state))
+            write_checkpoint(path, state)
             log.info("its test: python test.py -r %s", path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,16 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from base.checkpoint import checkpoints as checkpoint_module
 from base.checkpoint.checkpoints import (
     BEST,
     Checkpoints,
+    checkpoint_key,
     checkpoint_name,
     config_of,
-    differing_keys,
-    place_of,
     read_checkpoint,
-    serialize,
+    write_checkpoint,
 )
 from base.errors import CheckpointError, WriteError
 
@@ -39,6 +37,11 @@ def same(a, b) -> bool:
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     return a == b
+
+
+def content_of(state, folder: Path) -> bytes:
+    write_checkpoint(folder / "whole.pth", state)
+    return (folder / "whole.pth").read_bytes()
 
 
 def names(folder: Path) -> set[str]:
@@ -63,7 +66,7 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     ],
 )
 def test_what_counts_as_plain_data_loads_again_without_an_allow_list(tmp_path, value):
-    (tmp_path / "x.pth").write_bytes(serialize({"value": value}))
+    write_checkpoint(tmp_path / "x.pth", {"value": value})
     loaded = torch.load(tmp_path / "x.pth", weights_only=True)["value"]
     assert type(loaded) is type(value)
     assert torch.equal(loaded, value) if isinstance(value, torch.Tensor) else loaded == value
@@ -86,7 +89,7 @@ def test_what_is_no_plain_data_is_named_and_nothing_is_written(tmp_path, state, 
 
 
 def test_every_bit_flipped_and_every_byte_changed_is_refused_or_harmless(tmp_path):
-    content, path = serialize(STATE), tmp_path / "x.pth"
+    content, path = content_of(STATE, tmp_path), tmp_path / "x.pth"
     choose = random.Random(1)
     damages = [(choose.randrange(len(content)), choose.randrange(1, 256)) for _ in range(300)]
     damages += [(choose.randrange(len(content)), 1 << choose.randrange(8)) for _ in range(300)]
@@ -107,7 +110,7 @@ def test_every_bit_flipped_and_every_byte_changed_is_refused_or_harmless(tmp_pat
 
 
 def test_a_damaged_tensor_is_refused_though_torch_would_load_it(tmp_path):
-    content = serialize(STATE)
+    content = content_of(STATE, tmp_path)
     place = content.index(torch.arange(6.0).numpy().tobytes())
     path = tmp_path / "x.pth"
     path.write_bytes(content[: place + 9] + b"\x01" + content[place + 10 :])
@@ -117,7 +120,7 @@ def test_a_damaged_tensor_is_refused_though_torch_would_load_it(tmp_path):
 
 
 def test_every_truncation_is_refused(tmp_path):
-    content, path = serialize(STATE), tmp_path / "x.pth"
+    content, path = content_of(STATE, tmp_path), tmp_path / "x.pth"
     for length in range(0, len(content), 23):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
@@ -179,15 +182,54 @@ def test_the_newest_are_kept_and_the_best_beside_them(tmp_path):
 
 
 def test_the_best_is_written_before_the_epoch_that_says_it_is(tmp_path, monkeypatch):
-    def killed(path: Path, content: bytes) -> None:
-        if path.name != BEST:
-            raise KeyboardInterrupt
-        path.write_bytes(content)
+    replace = os.replace
 
-    monkeypatch.setattr(checkpoint_module, "write_atomic", killed)
+    def killed(source: Path, target: Path) -> None:
+        if target.name != BEST:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         Checkpoints(tmp_path).save({"epoch": 1}, epoch=1, best=True)
     assert names(tmp_path) == {BEST}
+    assert read_checkpoint(tmp_path / BEST) == {"epoch": 1}
+
+
+def test_the_best_is_a_second_name_that_later_saves_leave_alone(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    first = checkpoints.save(STATE, epoch=1, best=True)
+    assert os.path.samefile(first, tmp_path / BEST)
+    checkpoints.save({"epoch": 1}, epoch=1)
+    assert same(read_checkpoint(tmp_path / BEST), STATE)
+    checkpoints.save({"epoch": 2}, epoch=2)
+    assert same(read_checkpoint(tmp_path / BEST), STATE)
+
+
+def test_where_there_are_no_hard_links_the_best_is_written_again(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", fail)
+    path = Checkpoints(tmp_path).save(STATE, epoch=1, best=True)
+    assert not os.path.samefile(path, tmp_path / BEST)
+    assert same(read_checkpoint(tmp_path / BEST), STATE)
+
+
+def test_a_link_that_a_killed_process_left_is_not_written_into(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    path = checkpoints.save(STATE, epoch=1, best=True)
+    os.link(path, tmp_path / f".{checkpoint_name(2)}.{os.getpid()}.tmp")
+    checkpoints.save({"epoch": 2}, epoch=2)
+    assert same(read_checkpoint(tmp_path / BEST), STATE)
+    assert same(read_checkpoint(path), STATE)
+
+
+def test_what_reads_back_differently_is_not_put_in_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda number: os.pwrite(number, b"N", 300))
+    with pytest.raises(WriteError, match="what was written reads back differently: "):
+        Checkpoints(tmp_path).save(STATE, epoch=1)
+    assert names(tmp_path) == set()
 
 
 def test_order_is_by_place_in_training_and_not_by_clock_or_letters(tmp_path):
@@ -205,9 +247,9 @@ def test_order_is_by_place_in_training_and_not_by_clock_or_letters(tmp_path):
 def test_names_and_places_belong_together():
     assert checkpoint_name(7) == "checkpoint-epoch7.pth"
     assert checkpoint_name(7, 0) == "checkpoint-epoch7-step0.pth"
-    assert place_of(checkpoint_name(7, 30)) == (7, 30)
-    assert place_of(checkpoint_name(7)) == (7, float("inf"))
-    assert place_of(BEST) is None
+    assert checkpoint_key(checkpoint_name(7, 30)) == (7, 30)
+    assert checkpoint_key(checkpoint_name(7)) == (7, float("inf"))
+    assert checkpoint_key(BEST) is None
 
 
 def test_the_newest_valid_is_loaded_with_one_warning(tmp_path, caplog):
@@ -256,14 +298,3 @@ def test_a_state_without_a_config_is_none_of_this_project(state):
     assert config_of(STATE) == {"name": "x"}
     with pytest.raises(CheckpointError, match="not a checkpoint of this project"):
         config_of(state)
-
-
-def test_states_that_differ_are_told_apart_by_key():
-    expected = {"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(1), "d": {}}
-    found = {"a": torch.ones(2), "b": torch.ones(3, 1), "e": 1, "d": {}}
-    assert list(differing_keys(expected, found)) == [
-        "b has shape (3, 1), not (3,)",
-        "c is missing",
-        "e is not in the model",
-    ]
-    assert list(differing_keys({"a": torch.ones(1)}, {"a": 1})) == ["a has shape None, not (1,)"]

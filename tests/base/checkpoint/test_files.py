@@ -1,11 +1,10 @@
-"""Files that are whole or absent."""
+"""Atomic file writes: the new file whole, or the old one and nothing else."""
 
 import errno
 import os
 
 import pytest
 
-from base.checkpoint import files
 from base.checkpoint.files import write_atomic
 from base.errors import WriteError
 
@@ -71,16 +70,3 @@ def test_a_disk_that_cannot_sync_a_folder_is_no_failure(tmp_path, monkeypatch, n
     else:
         write_atomic(tmp_path / "file", "text")
     assert (tmp_path / "file").read_text() == "text"
-
-
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 24])
-def test_a_file_is_compared_to_its_last_byte(tmp_path, monkeypatch, size):
-    monkeypatch.setattr(files, "CHUNK", 8)
-    path = tmp_path / "file"
-    data = bytes(range(size))
-    path.write_bytes(data)
-    assert files._holds(path, data)
-    path.write_bytes(data + b"x")
-    assert not files._holds(path, data)
-    path.write_bytes(data[:-1])
-    assert files._holds(path, data) == (size == 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from base.checkpoint.checkpoints import read_checkpoint, serialize
+from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.errors import DataError, UsageError
 from base.runtime import device as device_module
 from base.runtime.device import (
@@ -104,7 +104,7 @@ def test_a_seed_fixes_every_generator():
 def test_generators_come_back_from_a_checkpoint_with_their_cached_gaussians(tmp_path):
     seed_everything(1)
     draw()  # each gauss makes two numbers and keeps one
-    (tmp_path / "x.pth").write_bytes(serialize({"rng": rng_state(CPU)}))
+    write_checkpoint(tmp_path / "x.pth", {"rng": rng_state(CPU)})
     expected = draw() + draw()
     seed_everything(2)
     set_rng_state(read_checkpoint(tmp_path / "x.pth")["rng"], CPU)

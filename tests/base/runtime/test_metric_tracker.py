@@ -16,7 +16,7 @@ from torchmetrics.classification import (
 )
 from torchmetrics.wrappers import Running
 
-from base.checkpoint.checkpoints import read_checkpoint, serialize
+from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.errors import UsageError
 from base.runtime import distributed
 from base.runtime.metric_tracker import MetricTracker, per_sample
@@ -225,7 +225,7 @@ def test_a_metric_continued_from_a_checkpoint_is_bitwise_one_never_stopped(tmp_p
     parts = batches((6, 6, 6, 6, 4))
     whole = feed(tracker(m=METRICS[name](), ok=share_right), parts)
     stopped = feed(tracker(m=METRICS[name](), ok=share_right), parts[:done])
-    (tmp_path / "x.pth").write_bytes(serialize(stopped.state_dict()))
+    write_checkpoint(tmp_path / "x.pth", stopped.state_dict())
     resumed = tracker(m=METRICS[name](), ok=share_right)
     resumed.load_state_dict(read_checkpoint(tmp_path / "x.pth"))
     assert resumed.compute() == stopped.compute()
