@@ -192,7 +192,7 @@ def main(config: "Config", start: "Start | None" = None) -> dict[str, Any]:
 
 def assemble(config: "Config", device: "torch.device", *, resumed: bool = False) -> "Trainer":
     """Build every part that a config names, and the trainer of them."""
-    from base.data.sample_rng import mix
+    from base.data.sample_rng import derive_seed
     from base.registry import TRAINERS
     from base.runtime import distributed
     from base.runtime.device import seed_everything, set_deterministic
@@ -218,7 +218,7 @@ def assemble(config: "Config", device: "torch.device", *, resumed: bool = False)
         config=config,
         device=device,
     )  # fmt: skip
-    seed_everything(mix(config.seed, distributed.rank()))  # dropout differs between ranks
+    seed_everything(derive_seed(config.seed, distributed.rank()))  # dropout differs between ranks
     return trainer
 
 

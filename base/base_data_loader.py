@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from base.data.batch_dataset import Samples
+from base.data.batch_dataset import BatchDataset
+from base.data.in_memory import keep_in_memory
 from base.data.order import BatchIndices, EpochBatchSampler, SampleOrder
-from base.data.split import split
+from base.data.split import split_indices
 from base.errors import DataError, UsageError
 from base.runtime.device import to_device
 from base.runtime.stop_signal import leave_signals_to_parent
@@ -24,8 +25,9 @@ class BaseDataLoader(DataLoader):
     `validation_split` is the share (a float, 0 to below 1) or number (an int) of samples that
     `split_validation` holds back, or a fold of them ("2/5"), chosen by the seed. `sampler` draws
     the others in another order than a plain shuffle. `timeout` is in seconds and ends a run whose
-    worker hangs. The seed is torch's initial seed at construction, which a run sets before it
-    builds anything.
+    worker hangs. A loader of the project that does not pass `seed` on uses torch's initial one,
+    which a run sets before it builds anything. A dataset that has a method `fit_to` is told the
+    indices of the training samples.
 
     Raises:
         DataError: the dataset is empty or has no length, or the split leaves nothing.
@@ -45,14 +47,17 @@ class BaseDataLoader(DataLoader):
         sampler: SampleOrder | None = None,
         timeout: float = 0,
         prefetch_factor: int | None = None,
+        seed: int | None = None,
         indices: Tensor | None = None,
     ) -> None:
-        seed = torch.initial_seed() % 2**63
+        self.seed = torch.initial_seed() % 2**63 if seed is None else seed
         if indices is None:
-            indices, self.valid_indices = split(dataset, validation_split, seed=seed)
-        samples = Samples(dataset, indices, seed=seed, collate_fn=collate_fn)
+            indices, self.valid_indices = split_indices(dataset, validation_split, seed=self.seed)
+            if hasattr(dataset, "fit_to"):
+                dataset.fit_to(indices)
+        samples = BatchDataset(dataset, indices, seed=self.seed, collate_fn=collate_fn)
         batch_sampler = EpochBatchSampler(
-            len(samples), batch_size=batch_size, shuffle=shuffle, seed=seed, sampler=sampler
+            len(samples), batch_size=batch_size, shuffle=shuffle, seed=self.seed, sampler=sampler
         )
         if sampler is not None and shuffle:
             sampler.prepare(samples, batch_size=batch_sampler.global_batch_size)
@@ -86,38 +91,36 @@ class BaseDataLoader(DataLoader):
             DataError: a sample cannot be read, or a worker hangs or was killed.
         """
         if self.dataset.is_batched:  # torch's iterator would only add its cost
-            yield from self.dataset.batches(self.batch_sampler)
+            yield from self.dataset.cut_batches(self.batch_sampler)
             return
         try:
             for batch in super().__iter__():
                 if isinstance(batch, DataError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if dead := worker_error(error):
+        except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+            if self.num_workers and (dead := worker_error(error)):
                 raise dead from error
             raise
-        except (ConnectionError, FileNotFoundError, EOFError) as error:
-            if not self.num_workers:
-                raise
-            _let_workers_end()
-            raise DataError(f"a DataLoader worker died: {error!r}") from error
 
     def batches(self, start: int, count: int) -> Iterator[Any]:
         """Yield `count` batches from the one numbered `start` through all epochs."""
         self.batch_sampler.start, self.batch_sampler.stop = start, start + count
         return iter(self)
 
-    def peek(self, device: torch.device, count: int = 32) -> Any:
-        """Return the inputs of the first samples on `device`, without starting a worker."""
-        positions = np.arange(min(count, self.num_samples))
-        return to_device(self.inputs_at(positions), device)
+    def batch_at(self, positions: np.ndarray) -> Any:
+        """Return a batch of the samples at some positions, without starting a worker."""
+        return self.dataset.__getitems__(BatchIndices(0, positions))
 
     def inputs_at(self, positions: np.ndarray) -> Any:
         """Return the first part of a batch of the samples at some positions."""
-        batch = self.dataset.__getitems__(BatchIndices(0, positions))
+        batch = self.batch_at(positions)
         first = next(iter(batch.values())) if isinstance(batch, dict) else batch
         return first[0] if isinstance(first, (tuple, list)) else first
+
+    def peek(self, device: torch.device, count: int = 32) -> Any:
+        """Return the inputs of the first samples on `device`."""
+        return to_device(self.inputs_at(np.arange(min(count, self.num_samples))), device)
 
     def split_validation(self) -> "BaseDataLoader | None":
         """Return a loader, never shuffled, of the samples held back, or None if there are none."""
@@ -131,6 +134,7 @@ class BaseDataLoader(DataLoader):
             collate_fn=self.dataset.collate_fn,
             timeout=self.timeout,
             prefetch_factor=self.prefetch_factor,
+            seed=self.seed,
             indices=self.valid_indices,
         )
 
@@ -142,56 +146,48 @@ class BaseDataLoader(DataLoader):
         device: torch.device,
         training: bool,
     ) -> str:
-        """Set the transforms and decide where samples are kept; return the choice in words.
-
-        `in_memory` True keeps them as tensors, False never, "auto" where they are known not to
-        change and fit. On an accelerator they are kept there when they fit.
+        """Set the transforms, keep the samples where `keep_in_memory` can; return that in words.
 
         Raises:
             DataError: training data cannot be kept though it must, or a rank would get none.
             UsageError: training data has a sampler and is not to be shuffled.
         """
-        samples, order, reason = self.dataset, self.batch_sampler, "as configured"
+        order = self.batch_sampler
         if training and order.sampler and not order.shuffle:
             name = type(order.sampler).__name__
             raise UsageError(f"sampler {name} shuffles, but shuffle is false; remove one of them")
         order.every_rank_steps = training
-        if len(self) == 0 and training:
+        if training and len(self) == 0:
             found = f"{self.num_samples} samples are too few"
             raise DataError(f"{found} for {order.world_size} processes")
-        samples.set_transforms(transforms)
-        if in_memory is not False:
-            reason = samples.keep_in_memory(device=device, forced=in_memory is True)
-        if reason and in_memory is True and training:
+        self.dataset.set_transforms(transforms)
+        reason = keep_in_memory(self.dataset, in_memory, device)
+        if training and in_memory is True and reason:
             raise DataError(f"data_loader.in_memory is true, but the samples cannot be: {reason}")
-        self.in_memory = not reason
-        self.pin_memory = device.type == "cuda"
-        if samples.is_batched:
+        self.in_memory, self.pin_memory = not reason, device.type == "cuda"
+        if self.dataset.is_batched:
             self.num_workers = self.timeout = 0
-            samples.pin_memory = self.pin_memory and samples.tensors[0].device.type == "cpu"
+            self.dataset.pin_memory = self.pin_memory and self.dataset.tensors[0].is_cpu
         if reason:
             readers = f"{self.num_workers} workers" if self.num_workers else "the main process"
             return f"read by {readers}: {reason}"
-        megabytes = sum(tensor.nbytes for tensor in samples.tensors) / 1e6
-        return f"kept in memory ({megabytes:.0f} MB on {samples.tensors[0].device})"
+        megabytes = sum(tensor.nbytes for tensor in self.dataset.tensors) / 1e6
+        return f"kept in memory ({megabytes:.0f} MB on {self.dataset.tensors[0].device})"
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def worker_error(error: RuntimeError) -> DataError | None:
-    """Return torch's word on a worker that was killed or hangs as an error of the user's.
+def worker_error(error: Exception) -> DataError | None:
+    """Return torch's error for a worker that was killed or hangs as the user's, else None.
 
-    Torch may raise it anywhere in the main thread, not only where a batch is asked for.
+    Torch may raise it anywhere in the main thread, not only where a batch is asked for, and lets
+    its handler raise in whatever runs just then when a worker ends: the handler is taken away.
     """
-    if not str(error).startswith("DataLoader "):
+    is_torchs = str(error).startswith("DataLoader ")
+    if isinstance(error, RuntimeError) and not is_torchs:
         return None
-    _let_workers_end()
-    return DataError(str(error))
-
-
-def _let_workers_end() -> None:
-    """Take torch's handler away, which raises in whatever runs just then when a worker ends."""
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return DataError(str(error) if is_torchs else f"a DataLoader worker died: {error!r}")

@@ -1,12 +1,17 @@
 """Samplers: the orders in which training samples can be drawn besides a plain shuffle."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from base.data.batch_dataset import Samples
-from base.data.order import SampleOrder
+from base.data.batch_dataset import BatchDataset
+from base.data.order import BatchIndices, SampleOrder
+from base.data.sample_rng import as_in_a_worker
 from base.errors import UsageError
 
 
@@ -17,8 +22,8 @@ class WeightedByClass(SampleOrder):
     of the sample, which is read once for it.
     """
 
-    def prepare(self, samples: Samples, *, batch_size: int) -> None:
-        targets = samples.numbers("targets", _second)
+    def prepare(self, samples: BatchDataset, *, batch_size: int) -> None:
+        targets = sample_numbers(samples, "targets", _second)
         self.by_class = targets.argsort(stable=True)  # (N,) positions
         self.counts = targets.unique(return_counts=True)[1]  # (classes,)
         self.first = self.counts.cumsum(0) - self.counts  # of each class in `by_class`
@@ -46,8 +51,8 @@ class LengthBuckets(SampleOrder):
             raise UsageError(f"pool is {pool} batches, expected 1 or more")
         self.pool = pool
 
-    def prepare(self, samples: Samples, *, batch_size: int) -> None:
-        self.lengths = samples.numbers("lengths", _length)
+    def prepare(self, samples: BatchDataset, *, batch_size: int) -> None:
+        self.lengths = sample_numbers(samples, "lengths", _length)
         self.batch_size = batch_size
 
     def positions(self, generator: torch.Generator) -> Tensor:
@@ -57,6 +62,34 @@ class LengthBuckets(SampleOrder):
         batches = order.split(self.batch_size)
         shuffled = torch.randperm(len(order) // self.batch_size, generator=generator).tolist()
         return torch.cat([*(batches[number] for number in shuffled), *batches[len(shuffled) :]])
+
+
+def sample_numbers(samples: BatchDataset, attribute: str, take: Callable[[Any], Any]) -> Tensor:
+    """Return a whole number for each sample, (N,) int64.
+
+    They are the dataset's `attribute`, else what `take` finds in each sample as it is read.
+
+    Raises:
+        UsageError: some samples have none.
+        DataError: a sample cannot be read.
+    """
+    dataset, total, chosen = samples.dataset, len(samples.dataset), samples.indices
+    values = getattr(dataset, attribute, None)
+    # which does not hold what a target transform gives
+    if values is None or getattr(dataset, "target_transform", None) is not None:
+        total, chosen = len(samples), slice(None)
+        read = samples.read(BatchIndices(0, np.arange(total)))
+        with as_in_a_worker():
+            shown = tqdm(read, "reading data", total, leave=False, disable=None, delay=1)
+            values = [take(sample) for sample in shown]
+    with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
+        values = torch.as_tensor(values)
+        if values.shape == (total,) and bool((values == values.long()).all()):
+            return values.long()[chosen]
+    raise UsageError(
+        f"{type(dataset).__name__} has no {attribute} for the sampler, which needs a whole number "
+        "for each sample"
+    )
 
 
 def _second(sample: Any) -> Any:

@@ -10,7 +10,6 @@ from torch import nn
 
 from base import BaseDataLoader
 from base.config.schema import Config
-from base.data.batch_dataset import BatchIndices
 from base.errors import ConfigError, DataError, UsageError
 from base.registry import TRAINERS
 from base.runtime.device import seed_everything, set_deterministic
@@ -80,7 +79,7 @@ def example_batch(loader: BaseDataLoader, count: int) -> tuple[Any, Any]:
         UsageError: nothing says what of a batch is the model's input.
     """
     positions = np.arange(count) % loader.num_samples
-    batch = loader.dataset.__getitems__(BatchIndices(0, positions))
+    batch = loader.batch_at(positions)
     if not isinstance(batch, (tuple, list)):
         name = type(batch).__name__
         raise UsageError(f"the model's input must come first of a batch; these are of type {name}")

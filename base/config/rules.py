@@ -21,7 +21,7 @@ Rule = Callable[[Config], Iterator[ConfigIssue]]
 
 RULES: list[tuple[set[str], Rule]] = []
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
-LOADER_RUNTIME = frozenset({"dataset", "indices"})
+LOADER_RUNTIME = frozenset({"dataset", "seed", "indices"})
 DATASETS = ("dataset", "valid_dataset", "test_dataset")
 SMALLEST = {"batch_size": 1, "num_workers": 0, "timeout": 0, "prefetch_factor": 1}
 PLATEAU = "ReduceLROnPlateau"

@@ -1,6 +1,6 @@
 """What is known of torch's and torchvision's data: what never changes, what can be read at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,33 +21,28 @@ ARRAYS = frozenset({"CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "
 FROM_PIL = frozenset({"PILToTensor", "ToImage", "ToTensor"})
 
 
-def is_deterministic(thing: Any, *, may_read: bool = False) -> bool:
+def is_deterministic(thing: Any) -> bool:
     """Tell whether a dataset or transform is known to give the same for the same index or input.
 
     Known are torch's and torchvision's that are, unless a transform inside them draws, and any
-    class of the project with `deterministic = True`. A dataset that reads a file for each sample is
-    counted only with `may_read`: workers decode it better.
+    class of the project with `deterministic = True`.
     """
     if hasattr(thing, "deterministic"):
         return bool(thing.deterministic)
-    if _is_plain_tensors(thing):
-        return True
     if type(thing) is Subset:
-        return is_deterministic(thing.dataset, may_read=may_read)
+        return is_deterministic(thing.dataset)
     if _name(thing, "transforms") in DETERMINISTIC:
         return all(map(is_deterministic, getattr(thing, "transforms", ())))
-    dataset = _name(thing, "datasets")
-    holds = dataset and isinstance(getattr(thing, "data", None), Tensor | np.ndarray)
-    reads = dataset == "ImageFolder" and thing.loader.__module__.startswith("torchvision.")
-    if holds or (reads and may_read):
-        inner = (getattr(thing, "transform", None), getattr(thing, "target_transform", None))
+    is_array = isinstance(getattr(thing, "data", None), Tensor | np.ndarray)
+    if (_name(thing, "datasets") and is_array) or _reads_images(thing):
+        inner = (getattr(thing, name, None) for name in ("transform", "target_transform"))
         return all(transform is None or is_deterministic(transform) for transform in inner)
-    return False
+    return _is_plain_tensors(thing)
 
 
-def draws_nothing(dataset: Dataset) -> bool:
-    """Tell whether a dataset is known not to draw, though it may read a file for each sample."""
-    return is_deterministic(dataset, may_read=True)
+def reads_files(dataset: Dataset) -> bool:
+    """Tell whether a dataset is known to read a file for each sample, which workers do better."""
+    return reads_files(dataset.dataset) if type(dataset) is Subset else _reads_images(dataset)
 
 
 def batch_reader(
@@ -61,9 +56,11 @@ def batch_reader(
         return lambda indices: [tensor[indices] for tensor in dataset.tensors]
     if _name(dataset, "datasets") not in ARRAYS or dataset.target_transform is not None:
         return None
-    first, *others = [*_steps([dataset.transform, *transforms])] or [None]
-    names = [_name(transform, "transforms") for transform in others]
-    if _name(first, "transforms") not in FROM_PIL or not BATCHED.issuperset(names):
+    own = dataset.transform
+    own = own.transforms if _name(own, "transforms") == "Compose" else [own] if own else []
+    first, *others = [*own, *transforms] or [None]
+    names = {_name(transform, "transforms") for transform in others}
+    if _name(first, "transforms") not in FROM_PIL or not names <= BATCHED:
         return None
     data, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
     images = data.unsqueeze(1) if data.ndim == 3 else data.movedim(-1, 1)  # (N, C, H, W)
@@ -85,13 +82,9 @@ def _is_plain_tensors(dataset: Any) -> bool:
     return isinstance(dataset, TensorDataset) and is_torchs
 
 
-def _steps(transforms: Sequence[Callable | None]) -> Iterator[Callable]:
-    """Yield what transforms do one after the other, also within a Compose."""
-    for transform in transforms:
-        if _name(transform, "transforms") == "Compose":
-            yield from _steps(transform.transforms)
-        elif transform is not None:
-            yield transform
+def _reads_images(dataset: Any) -> bool:
+    is_folder = _name(dataset, "datasets") == "ImageFolder"
+    return is_folder and dataset.loader.__module__.startswith("torchvision.")
 
 
 def _name(thing: Any, package: str) -> str:

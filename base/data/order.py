@@ -8,25 +8,30 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from base.data.sample_rng import mix
+from base.data.sample_rng import derive_seed
 from base.errors import UsageError, format_value
 from base.runtime import distributed
 
 if TYPE_CHECKING:
-    from base.data.batch_dataset import Samples
+    from base.data.batch_dataset import BatchDataset
 
-AGAIN = 2**32  # is added to a position for each time that it came before in the epoch
+REPEAT_OFFSET = 2**32  # is added to a position for each time that it came before in the epoch
 
 
 class BatchIndices(NamedTuple):
     """What a sampler asks for: positions among the loader's samples, (B,) int64, of an epoch.
 
-    One asked for repeatedly has `AGAIN` added each time, so that each has draws of its own. An
-    array, since a tensor would go to a worker through shared memory, which takes much longer.
+    One asked for repeatedly has `REPEAT_OFFSET` added each time, so that each has draws of its own.
+    Arrays, since a tensor would go to a worker through shared memory, which takes much longer.
     """
 
     epoch: int
     positions: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The positions (B,) without what tells repeated ones apart."""
+        return self.positions % REPEAT_OFFSET
 
 
 class SampleOrder:
@@ -37,7 +42,7 @@ class SampleOrder:
     `torch.utils.data.Sampler` draws from the run's generator instead and cannot be resumed.
     """
 
-    def prepare(self, samples: "Samples", *, batch_size: int) -> None:
+    def prepare(self, samples: "BatchDataset", *, batch_size: int) -> None:
         """Take what is needed of the samples; `batch_size` counts those of all ranks together.
 
         Raises:
@@ -121,14 +126,14 @@ class EpochBatchSampler(Sampler[BatchIndices]):
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.num_samples)
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch))
         if self.sampler is not None:
-            return _numbered(self.sampler.positions(generator), self.num_samples)
+            return _number_repeats(self.sampler.positions(generator), self.num_samples)
         return torch.randperm(self.num_samples, generator=generator).numpy()
 
 
-def _numbered(positions: Tensor, num_samples: int) -> np.ndarray:
-    """Return positions (N,) with `AGAIN` added for each time that one came before."""
+def _number_repeats(positions: Tensor, num_samples: int) -> np.ndarray:
+    """Return positions (N,) with `REPEAT_OFFSET` added for each time that one came before."""
     order = positions.numpy().astype(np.int64)  # a copy: the sampler may keep its own
     if order.shape != (num_samples,) or not 0 <= order.min() <= order.max() < num_samples:
         raise UsageError(
@@ -138,5 +143,5 @@ def _numbered(positions: Tensor, num_samples: int) -> np.ndarray:
     places = order.argsort(kind="stable")  # brings equal ones together
     together = order[places]
     repeats = np.arange(num_samples) - together.searchsorted(together)
-    order[places] = together + repeats * AGAIN
+    order[places] = together + repeats * REPEAT_OFFSET
     return order

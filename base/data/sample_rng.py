@@ -15,23 +15,22 @@ from torch import Tensor
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
-FACTORS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-SHIFTS = (30, 27, 31)
+SHIFTS_AND_FACTORS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
-def mix(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """Return a 64-bit key of some whole numbers; equal numbers give equal keys."""
     key = 0
     for number in numbers:
         key = (key + number + GOLDEN) & MASK
-        for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
+        for shift, factor in SHIFTS_AND_FACTORS:
             key = ((key ^ (key >> shift)) * factor) & MASK
     return key
 
 
 def sample_keys(seed: int, epoch: int, indices: Tensor) -> Tensor:
-    """Return `mix(seed, epoch, index)` for every index, (B,) int64, on the device of `indices`."""
-    return next_keys(indices + _signed(mix(seed, epoch) + GOLDEN))
+    """Return `derive_seed(seed, epoch, index)` of indices (B,) int64, on their device."""
+    return next_keys(indices + _signed(derive_seed(seed, epoch) + GOLDEN))
 
 
 def uniform(keys: Tensor, num_draws: int) -> Tensor:
@@ -43,7 +42,7 @@ def uniform(keys: Tensor, num_draws: int) -> Tensor:
 
 def next_keys(keys: Tensor) -> Tensor:
     """Return other keys of the same shape, whose draws have nothing to do with those of `keys`."""
-    for shift, factor in zip(SHIFTS, (*FACTORS, 1), strict=True):
+    for shift, factor in SHIFTS_AND_FACTORS:
         keys = (keys ^ _shift_right(keys, shift)) * _signed(factor)
     return keys
 
@@ -59,18 +58,22 @@ def _signed(number: int) -> int:
 
 def seed_global_generators(key: int) -> None:
     """Seed python's, numpy's and torch's CPU generator with a key."""
+    key &= MASK
     random.seed(key)
     np.random.seed(key % 2**32)
     torch.default_generator.manual_seed(key)
 
 
 @contextmanager
-def preserved_rng() -> Iterator[None]:
-    """Give python's, numpy's and torch's CPU generator back as they were."""
+def as_in_a_worker() -> Iterator[None]:
+    """Compute on one thread, since sums depend on the number, and give the generators back."""
+    num_threads = torch.get_num_threads()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(num_threads)
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_rng_state(states[2])

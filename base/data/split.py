@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from base.data.sample_rng import mix
+from base.data.sample_rng import derive_seed
 from base.errors import DataError, UsageError
 
 
-def split(dataset: Dataset, validation_split: float | str, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Return the indices of training and of validation samples, (N,) int64 each.
+def split_indices(
+    dataset: Dataset, validation_split: float | str, *, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Return the sorted indices of training and of validation samples, (N,) int64 each.
 
     A fold "i/k" holds back the i-th of k parts of the seed's permutation, a share or a count its
-    beginning. A dataset that has a method `fit_to` is told the training indices.
+    beginning.
 
     Raises:
         DataError: the dataset has no length, is empty, or the split leaves nothing to train on.
@@ -27,8 +29,7 @@ def split(dataset: Dataset, validation_split: float | str, *, seed: int) -> tupl
             f"{name} has no length and no index; a resumable order needs both: give it "
             "__len__ and __getitem__, or write its samples to files first"
         )
-    total = len(dataset)
-    if total == 0:
+    if (total := len(dataset)) == 0:
         raise DataError(f"{name} has no samples")
     start, stop = _held_back(validation_split, total)
     if not 0 <= stop - start < total:
@@ -36,13 +37,10 @@ def split(dataset: Dataset, validation_split: float | str, *, seed: int) -> tupl
             f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
             "train on, or is below 0"
         )
-    train, valid = torch.arange(total), torch.arange(0)
-    if start < stop:
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(mix(seed)))
-        train, valid = torch.cat([order[:start], order[stop:]]).sort().values, order[start:stop]
-    if hasattr(dataset, "fit_to"):
-        dataset.fit_to(train)
-    return train, valid.sort().values
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(derive_seed(seed)))
+    is_valid = torch.zeros(total, dtype=torch.bool)
+    is_valid[order[start:stop]] = True
+    return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
 
 
 def _held_back(validation_split: float | str, total: int) -> tuple[int, int]:

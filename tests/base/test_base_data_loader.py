@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, SequentialSampler, Tensor
 from torchvision.transforms import v2
 
 from base import BaseDataLoader
-from base.data.order import AGAIN, EpochBatchSampler, SampleOrder
+from base.data.order import REPEAT_OFFSET, EpochBatchSampler, SampleOrder
 from base.errors import DataError, UsageError
 
 CPU = torch.device("cpu")
@@ -194,7 +194,13 @@ def test_a_sampler_sets_the_order_of_training_and_not_of_validation():
 def test_a_position_that_comes_again_has_another_number():
     loader = make(5, sampler=Fixed(4, 1, 4, 4, 1), batch_size=5)
     (batch,) = loader.batch_sampler
-    assert (batch.positions - [4, 1, 4, 4, 1]).tolist() == [0, 0, AGAIN, 2 * AGAIN, AGAIN]
+    assert (batch.positions - [4, 1, 4, 4, 1]).tolist() == [
+        0,
+        0,
+        REPEAT_OFFSET,
+        2 * REPEAT_OFFSET,
+        REPEAT_OFFSET,
+    ]
     assert indices(loader.batches(0, 2)) == [[4, 1, 4, 4, 1]] * 2
     prepare(loader, [noise])
     inputs, _ = next(iter(loader))

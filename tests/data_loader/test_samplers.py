@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from base import BaseDataLoader
-from base.data.batch_dataset import Samples
-from base.data.order import AGAIN, EpochBatchSampler
+from base.data.batch_dataset import BatchDataset
+from base.data.order import EpochBatchSampler
 from base.errors import DataError, UsageError
 from base.registry import SAMPLERS
 from base.registry.build import build
@@ -57,7 +57,7 @@ def make(sampler, dataset: Dataset | None = None, **kwargs) -> BaseDataLoader:
 
 def positions(loader: BaseDataLoader, start: int, count: int) -> list[list[int]]:
     loader.batch_sampler.start, loader.batch_sampler.stop = start, start + count
-    return [(batch.positions % AGAIN).tolist() for batch in loader.batch_sampler]
+    return [batch.rows.tolist() for batch in loader.batch_sampler]
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -280,7 +280,7 @@ def test_samples_without_a_length_are_refused():
 
 
 def test_one_batch_may_hold_all():
-    samples = Samples(Signals(), torch.arange(400), seed=0, collate_fn=pad)
+    samples = BatchDataset(Signals(), torch.arange(400), seed=0, collate_fn=pad)
     buckets = LengthBuckets()
     buckets.prepare(samples, batch_size=500)
     order = EpochBatchSampler(400, batch_size=500, shuffle=True, seed=0, sampler=buckets)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from base import BaseDataLoader
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
-from base.data.batch_dataset import Samples
+from base.data.batch_dataset import BatchDataset
 from base.errors import DataError, UsageError
 from base.runtime.device import select_device
 from trainer.evaluation import class_names, class_shares
@@ -157,7 +157,7 @@ class ImageFiles(Dataset):
     dataset and of `known`, after which they must be of the shape of `example` (1, ...).
     """
 
-    def __init__(self, source: Path, dataset: Dataset, known: Samples, example: Any) -> None:
+    def __init__(self, source: Path, dataset: Dataset, known: BatchDataset, example: Any) -> None:
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
         self.paths = [source]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from base.config.schema import Config
-from base.data.sample_rng import mix
+from base.data.sample_rng import derive_seed
 from base.errors import UsageError
 from logger import RunDirectory
 from logger.tensorboard_writer import flatten
@@ -98,7 +98,7 @@ def _sampler(sweep: Sweep, number: int) -> "BaseSampler":
     """Return what draws the values of a trial, seeded by its number, whatever was drawn before."""
     from optuna import samplers
 
-    seed = mix(sweep.seed, number) % 2**32
+    seed = derive_seed(sweep.seed, number) % 2**32
     if sweep.search == "tpe":
         return samplers.TPESampler(seed=seed, constant_liar=True)
     values = sweep.combination(number) if sweep.search == "grid" else {}

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from base.data.sample_rng import mix, preserved_rng, sample_keys, seed_global_generators, uniform
+from base.data.sample_rng import (
+    as_in_a_worker,
+    derive_seed,
+    sample_keys,
+    seed_global_generators,
+    uniform,
+)
 from base.runtime.device import seed_everything
 
 
@@ -17,18 +23,21 @@ def signed(key: int) -> int:
 @pytest.mark.parametrize("seed", [0, 123, 2**63 - 1])
 def test_the_keys_of_a_tensor_are_the_mixed_numbers(seed):
     indices = torch.tensor([0, 1, 2, 53_999, 2**40])
-    expected = [signed(mix(seed, 7, index)) for index in indices.tolist()]
+    expected = [signed(derive_seed(seed, 7, index)) for index in indices.tolist()]
     assert sample_keys(seed, 7, indices).tolist() == expected
 
 
 def test_mixing_is_splitmix64():
     # the first output of the reference implementation for the state 1234567
-    assert mix(1234567) == 6457827717110365317
+    assert derive_seed(1234567) == 6457827717110365317
 
 
 def test_no_two_of_many_keys_are_equal():
     keys = {
-        mix(seed, epoch, index) for seed in range(10) for epoch in range(10) for index in range(99)
+        derive_seed(seed, epoch, index)
+        for seed in range(10)
+        for epoch in range(10)
+        for index in range(99)
     }
     assert len(keys) == 10 * 10 * 99
 
@@ -63,7 +72,7 @@ def draw() -> list[float]:
 
 
 def test_a_key_seeds_every_global_generator():
-    with preserved_rng():
+    with as_in_a_worker():
         seed_global_generators(2**64 - 1)
         first = draw()
         seed_global_generators(2**64 - 1)
@@ -76,6 +85,6 @@ def test_the_generators_are_given_back_even_after_an_error():
     seed_everything(3)
     expected = draw()
     seed_everything(3)
-    with pytest.raises(KeyError), preserved_rng():
+    with pytest.raises(KeyError), as_in_a_worker():
         raise KeyError(draw())
     assert draw() == expected

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import make_data
 import test as test_command
 import train as train_command
-from base.data.batch_dataset import Samples
+from base.data.batch_dataset import BatchDataset
 from base.errors import DataError, UsageError
 from base.registry import DATASETS
 from data_loader.datasets import Digits
@@ -229,7 +229,7 @@ def test_a_transform_inside_a_dataset_is_applied_once(tmp_path, write_small_mnis
     dataset = MNIST(tmp_path, train=False, transform=v2.Compose(steps))
     image = Image.fromarray(np.asarray(dataset.data[7]))
     image.convert("RGB").save(tmp_path / "seven.png")
-    known = Samples(dataset, torch.arange(2), seed=0, collate_fn=list)
+    known = BatchDataset(dataset, torch.arange(2), seed=0, collate_fn=list)
     files = ImageFiles(tmp_path / "seven.png", dataset, known, dataset[0][0][None])
     assert torch.equal(files[0][0], dataset[7][0])
 
