@@ -247,6 +247,16 @@ def test_the_split_follows_the_seed():
     assert not torch.equal(other, first)
 
 
+def test_a_dataset_that_wants_to_know_is_told_the_training_samples():
+    class Fitting(Numbers):
+        def fit_to(self, indices):
+            self.known = indices
+
+    loader = BaseDataLoader(Fitting(9), validation_split="2/3")
+    assert torch.equal(loader.dataset.dataset.known, loader.dataset.indices)
+    assert loader.split_validation().dataset.dataset is loader.dataset.dataset
+
+
 def test_no_split_means_no_validation_loader():
     assert make(10).split_validation() is None
 

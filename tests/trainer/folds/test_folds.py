@@ -1,20 +1,16 @@
 """Cross-validation: which samples a fold holds back, and a config trained on each of them."""
 
 import csv
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 import train
 from base.config.check import load_config
-from base.data.split import split
-from base.errors import DataError, UsageError
 from trainer.folds.folds import fold_table, split_key
 
 
@@ -41,53 +37,6 @@ def cross_validate(tmp_path, tree):
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-# --- the split ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("total", "num_folds"), [(10, 5), (11, 3), (7, 7), (100, 2)])
-def test_folds_are_disjoint_and_even_and_cover_all(total, num_folds):
-    held_back: list[int] = []
-    for fold in range(1, num_folds + 1):
-        training, validation = split(range(total), f"{fold}/{num_folds}", seed=3)
-        assert sorted([*training.tolist(), *validation.tolist()]) == list(range(total))
-        held_back += validation.tolist()
-        assert len(validation) in (total // num_folds, total // num_folds + 1)
-    assert sorted(held_back) == list(range(total))
-
-
-def test_the_seed_chooses_the_folds_and_the_first_is_the_share_of_that_size():
-    def validation(part, seed=3):
-        return split(range(50), part, seed=seed)[1].tolist()
-
-    assert validation("1/5") == validation("1/5") == validation(0.2) == validation(10)
-    assert validation("1/5") != validation("1/5", seed=4)
-    assert validation("1/5") != list(range(10))
-
-
-@pytest.mark.parametrize("part", ["0/5", "6/5", "a/b", "2/", "0.2", "-1/5", "1/0", " 1/5"])
-def test_what_is_no_fold_is_refused(part):
-    message = f"validation_split is {part!r}, expected a share, a count, or a fold i/k such as 2/5"
-    with pytest.raises(UsageError, match=re.escape(message)):
-        split(range(50), part, seed=3)
-
-
-def test_folds_that_leave_nothing_to_train_or_validate_on_are_refused():
-    with pytest.raises(UsageError, match="4 samples cannot be cut into 5 folds"):
-        split(range(4), "1/5", seed=3)
-    with pytest.raises(DataError, match="validation_split of 1/1 leaves none to train on"):
-        split(range(4), "1/1", seed=3)
-
-
-def test_a_dataset_that_wants_to_know_is_told_the_training_samples():
-    class Fitting(TensorDataset):
-        def fit_to(self, indices):
-            self.known = indices
-
-    dataset = Fitting(torch.zeros(9))
-    training, _ = split(dataset, "2/3", seed=3)
-    assert torch.equal(dataset.known, training)
 
 
 # --- the command --------------------------------------------------------------------------------
