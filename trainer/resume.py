@@ -15,11 +15,11 @@ from base.checkpoint.checkpoints import (
     config_of,
     read_checkpoint,
 )
-from base.config.check import check_tree, load_config
-from base.config.schema import Config, dump_yaml
-from base.config.source import merge, parse_overrides, read_config
-from base.config.text import parse_text
-from base.errors import CheckpointError, ConfigError, ConfigIssue, UsageError, did_you_mean
+from base.config.check import check_config, load_config
+from base.config.merge import merge, parse_overrides, read_config
+from base.config.schema import Config
+from base.config.source import Source
+from base.errors import CheckpointError, UsageError, did_you_mean
 from base.runtime import distributed
 from base.runtime.monitor import Monitor
 from logger import RunDirectory
@@ -232,15 +232,11 @@ def stored_config(
         ConfigError: an override is wrong, or something that the config names is no longer there.
     """
     try:
-        stored = dump_yaml(config_of(state))
+        stored = Source(config_of(state), {(): f"{path}:config"})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    issues: list[ConfigIssue] = []
-    text = f"{path}:config"
-    tree = read_config(run.config_file) if run else parse_text(stored, text, issues)
-    if tree is None:
-        raise ConfigError(issues)
-    return check_tree(merge(tree, parse_overrides(overrides)))
+    source = read_config(run.config_file) if run else stored
+    return check_config(merge(source, parse_overrides(overrides)))
 
 
 def place(state: Mapping[str, Any]) -> tuple[int, int | None]:

@@ -11,9 +11,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from base.base_trainer import BaseTrainer
+from base.config.merge import merge, parse_overrides, read_config
 from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
 from base.config.schema import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
-from base.config.source import Node, merge, parse_overrides, plain, read_config, where_is
+from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 from base.registry import OPTIMIZERS, REGISTRIES
 from base.registry.annotations import in_words
@@ -45,23 +46,23 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises: ConfigError with one line for every issue.
     """
-    return check_tree(merge(read_config(path), parse_overrides(overrides)))
+    return check_config(merge(read_config(path), parse_overrides(overrides)))
 
 
-def check_tree(tree: Node) -> Config:
-    """Return the config of a tree, or raise ConfigError likewise."""
-    raw = plain(tree)
+def check_config(source: Source) -> Config:
+    """Return the config of a source, or raise ConfigError likewise."""
+    raw = source.values
     issues = [*check_schema(raw)]
     issues += _check_nodes(raw, {issue.path for issue in issues})
     if not any(issue.where for issue in issues):  # the project's own modules can be imported
         issues += check_rules(raw, [issue.path for issue in issues])
-    raise_issues(tree, issues)
-    return Config.from_tree(tree)
+    raise_issues(source, issues)
+    return Config.from_source(source)
 
 
-def raise_issues(tree: Node, issues: Iterable[ConfigIssue]) -> None:
+def raise_issues(source: Source, issues: Iterable[ConfigIssue]) -> None:
     """Raise a ConfigError where there are any, each with its place, in the order of reading."""
-    located = [i if i.where else replace(i, where=where_is(tree, i.path)) for i in issues]
+    located = [i if i.where else replace(i, where=source.where(i.path)) for i in issues]
     if located:
         raise ConfigError(sorted(located, key=_reading_order))
 

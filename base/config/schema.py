@@ -3,11 +3,10 @@
 import re
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from base.config.source import Node, plain, where_is
-from base.config.text import resolve
+from base.config.scalars import dump_yaml
+from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, format_value
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -192,7 +191,7 @@ class Config(Section):
     callbacks: Nodes = Field(default_factory=list)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
 
-    _tree: Node | None = None
+    _source: Source | None = None
 
     def issue(self, path: KeyPath, message: str) -> ConfigError:
         """Return the error for an issue that shows only when parts are built."""
@@ -200,39 +199,15 @@ class Config(Section):
 
     def where(self, path: KeyPath) -> str:
         """Return the file, line and column that the value at `path` was read from."""
-        return where_is(self._tree, path) if self._tree else ""
+        return self._source.where(path) if self._source else ""
 
     def to_yaml(self) -> str:
         """Return the whole config, defaults included, as text that runs again as it is."""
         return dump_yaml(self.model_dump())
 
     @classmethod
-    def from_tree(cls, tree: Node) -> "Config":
-        """Return the config of a tree whose keys, types and ranges are right."""
-        config = cls.model_validate(plain(tree))
-        config._tree = tree
+    def from_source(cls, source: Source) -> "Config":
+        """Return the config of values whose keys, types and ranges are right."""
+        config = cls.model_validate(source.values)
+        config._source = source
         return config
-
-
-class _Dumper(yaml.SafeDumper):
-    """Leaves without quotes only what `base.config.text` reads as the same value."""
-
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
-        if kind is not yaml.ScalarNode or not implicit[0]:
-            return super().resolve(kind, value, implicit)
-        try:
-            name = "merge" if value == "<<" else type(resolve(value)).__name__
-        except ValueError:  # it looks like a number, and is none
-            name = "float"
-        return f"tag:yaml.org,2002:{name.replace('NoneType', 'null')}"
-
-    def choose_scalar_style(self) -> str:
-        return super().choose_scalar_style() if self.event.value.isprintable() else '"'
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def dump_yaml(value: Any) -> str:
-    """Return a value of mappings, lists and scalars as YAML that is read back as the same."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)

@@ -1,215 +1,225 @@
-"""Config files and command-line overrides: `extends`, `key.path=value`, and how trees merge."""
+"""Text to values: YAML and JSON, read with the place of every value."""
 
-import errno
-import os
-import reprlib
-from collections.abc import Sequence
-from functools import reduce
-from pathlib import Path
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from base.config.text import COMMAND_LINE, Node, children, parse_text
-from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
+import yaml
 
-MAX_BYTES, MAX_FILES = 1_000_000, 100
-# Where victoresque/pytorch-template keeps what we keep elsewhere.
-ANCESTORS_KEYS = {
-    ("arch",): ("model",),
-    ("n_gpu",): ("device",),
-    ("trainer", "verbosity"): ("logger", "verbosity"),
-    ("trainer", "tensorboard"): ("logger", "tensorboard"),
+from base.config.scalars import resolve
+from base.errors import ConfigError, ConfigIssue, KeyPath
+
+COMMAND_LINE = "command line"
+MAX_LEVELS, MAX_NODES = 50, 10_000
+
+_JSON_TOKEN = re.compile(r'\n|[][{}]|"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}\s,:"]+')
+_UNREADABLE = yaml.reader.Reader.NON_PRINTABLE
+_UNTEXT = re.compile("[\0\ud800-\udfff]")  # what an escape can write, and no file name can hold
+
+_ADVICE = {  # what a problem of PyYAML's contains -> what the user can do about it
+    r"'\t'": "found a tab where YAML takes only spaces; indent with spaces",
+    "cannot start any token": "found a character that begins no value; quote the value",
+    "mapping values are not": "found ': ' inside a value; quote the value or start a new line",
+    "<block end>": "this does not belong to the lines above; check indentation, quotes and commas",
+    "<stream end>": "the text ends too early; check brackets and quotes",
+    "another document": "expected one document, found a second",
+    "second occurrence": "found an anchor (&) of this name a second time",
 }
 
 
-def read_config(path: Path) -> Node:
-    """Read a `.json` file, or any other as YAML, laid over the files that its `extends` names.
+@dataclass(frozen=True)
+class Source:
+    """Plain values, and where they were read: "FILE:LINE:COLUMN" of a key or a list item.
 
-    Raises: ConfigError with every issue found in these files.
+    The keys of a position's path are all text; a value without a position has that of the value
+    that encloses it.
     """
-    reader = _Reader()
-    node = reader.read(Path(path))
-    if node is None or reader.issues:
+
+    values: Any
+    positions: dict[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: KeyPath) -> str:
+        """Return the place of the value at `path`, or of what encloses it as far as that exists."""
+        keys = tuple(map(str, path))
+        paths = (keys[:length] for length in range(len(keys), -1, -1))
+        return next((self.positions[path] for path in paths if path in self.positions), "")
+
+
+def parse_text(text: str, name: str, *, path: KeyPath = ()) -> Source:
+    """Return the value that a text holds, as JSON where `name` ends in .json, else as YAML.
+
+    `path` holds the keys that the value stands at; its positions have it in front.
+
+    Raises:
+        ConfigError: with every issue of the text, or with the one at which reading stopped.
+    """
+    reader = _NodeReader(name)
+    value = None
+    try:
+        _check_characters(text)
+        node = (_compose_json if name.lower().endswith(".json") else _compose_yaml)(text)
+        value = reader.read(node, path) if node else None
+    except yaml.MarkedYAMLError as error:
+        reader.blame(error.problem_mark, path, _explain(error))
+    if reader.issues:
         raise ConfigError(reader.issues)
-    return node
+    return Source(value, {path: name} | reader.positions)
 
 
-def parse_overrides(assignments: Sequence[str]) -> Node:
-    """Collect assignments such as "optimizer.args.lr=0.1" into one tree, to merge over a config.
-
-    Raises: ConfigError with every one that is not `key.path=value`, the value in YAML.
-    """
-    issues: list[ConfigIssue] = []
-    trees: dict[str, Node] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        path = tuple(key.split("."))
-        if not (equals and key.isprintable() and all(name == name.strip() != "" for name in path)):
-            message = f"expected key.path=value, found {reprlib.repr(assignment)}"
-            if Path(assignment).suffix in (".yaml", ".yml", ".json"):
-                message += "; a config goes with -c"
-            issues.append(ConfigIssue((), message, COMMAND_LINE))
-        elif node := parse_text(text, COMMAND_LINE, issues, path=path):
-            trees.pop(key, None)  # of two values for one key the later counts, in its later place
-            trees[key] = _nest(path, node)
-    tree = _with_our_keys(reduce(merge, trees.values(), Node({}, COMMAND_LINE)), issues)
-    if issues:
-        raise ConfigError(issues)
-    return tree
+def _check_characters(text: str) -> None:
+    if found := _UNREADABLE.search(text):
+        code, before = ord(found[0]), text[: found.start()].split("\n")
+        is_byte = 0xDC80 <= code <= 0xDCFF  # as errors="surrogateescape" decodes what is no UTF-8
+        name = f"byte 0x{code - 0xDC00:02X}" if is_byte else f"character U+{code:04X}"
+        mark = _mark(len(before) - 1, len(before[-1]))
+        raise _stop(mark, f"found the {name}, expected plain text in UTF-8")
 
 
-def merge(base: Node, over: Node) -> Node:
-    """Lay one tree over another: mappings merge, lists and nodes of another `type` replace.
-
-    Raises: ConfigError with every override of a list item that is not there.
-    """
-    issues: list[ConfigIssue] = []
-    merged = _merge(base, over, (), issues)
-    if issues:
-        raise ConfigError(issues)
-    return merged
+def _check_size(mark: yaml.Mark, *, num_nodes: int, num_levels: int) -> None:
+    if num_nodes > MAX_NODES:
+        raise _stop(mark, f"more than {MAX_NODES:,} values, those of aliases counted each time")
+    if num_levels > MAX_LEVELS:
+        raise _stop(mark, f"more than {MAX_LEVELS} levels")
 
 
-def plain(node: Node) -> Any:
-    """Return the values of a tree without their places."""
-    if isinstance(node.value, dict):
-        return {key: plain(child) for key, child in node.value.items()}
-    return [plain(item) for item in node.value] if isinstance(node.value, list) else node.value
+def _mark(line: int, column: int) -> yaml.Mark:
+    return yaml.Mark("", 0, line, column, None, None)
 
 
-def where_is(node: Node, path: Sequence[str | int]) -> str:
-    """Return the place of the value at `path`, or of what encloses it as far as that exists."""
-    for key in map(str, path):
-        if key not in (entries := children(node.value)):
-            break
-        node = entries[key]
-    return node.where
+def _stop(mark: yaml.Mark, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _merge(base: Node, over: Node, path: tuple[str, ...], issues: list[ConfigIssue]) -> Node:
-    below, above = base.value, over.value
-    if changes_items := isinstance(below, list) and _counts_items(over):
-        below = children(below)
-        for key in sorted(above.keys() - below.keys()):
-            message = f"no item {key} in a list of {len(below)}, counted from 0; none can be added"
-            issues.append(ConfigIssue((*path, key), message, over.where))
-    elif "args" not in path:  # outside args a bare string stands for {type: string}
-        if isinstance(below, str) and isinstance(above, dict):
-            below = {"type": base}
-        elif isinstance(below, dict) and isinstance(above, str):
-            above = {"type": over}
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return over
-    both_typed = "type" in below and "type" in above and path[-1:] != ("args",)
-    if both_typed and plain(below["type"]) != plain(above["type"]):
-        return over
-    merged = {
-        key: _merge(below[key], node, (*path, key), issues) if key in below else node
-        for key, node in above.items()
-    }
-    # What a mapping lacks, it lacks in the file, whatever an override changed in it.
-    where = base.where if over.where == COMMAND_LINE else over.where
-    return Node([*(below | merged).values()] if changes_items else below | merged, where)
+def _explain(error: yaml.MarkedYAMLError) -> str:
+    problem = next((text for sign, text in _ADVICE.items() if sign in error.problem), error.problem)
+    if error.context_mark is None or not error.context.startswith("while"):
+        return problem
+    return f"{problem} ({error.context}, from line {error.context_mark.line + 1})"
 
 
-def _with_our_keys(tree: Node, issues: list[ConfigIssue]) -> Node:
-    """Return a file's own tree, or the command line's, with the ancestor's keys under our names."""
-    for theirs, ours in ANCESTORS_KEYS.items():
-        if (found := _at(tree, theirs)) is None:
-            continue
-        where = found.where
-        if also := _at(tree, ours):
-            message = f"stands for {'.'.join(ours)!r}, which is given too, at {also.where}"
-            issues.append(ConfigIssue(theirs, message, where))
-        if theirs == ("n_gpu",):
-            if not isinstance(found.value, int | None):
-                message = f"expected a whole number, found {format_value(plain(found))}"
-                issues.append(ConfigIssue(theirs, message, where))
-            found = Node("cpu" if found.value == 0 else "auto", where)
-        tree = merge(_nest(ours, found), _without(tree, theirs))
-    return tree
+# --- text to nodes ------------------------------------------------------------------------------
 
 
-def _at(tree: Node | None, path: Sequence[str]) -> Node | None:
-    for key in path:
-        tree = children(tree.value).get(key) if tree else None
-    return tree
+class _Composer(yaml.SafeLoader):
+    """PyYAML's composer, which refuses tags, and stops where a text is too large."""
+
+    num_nodes = num_levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        event = self.peek_event()
+        if tag := getattr(event, "tag", None):
+            tag = tag.replace("tag:yaml.org,2002:", "!!")[:40]
+            message = f"expected no tag, found {tag}; quotes make a string"
+            raise _stop(event.start_mark, message)
+        self.num_nodes += 1  # of keys and values, while only values are counted in the end
+        _check_size(event.start_mark, num_nodes=self.num_nodes // 2, num_levels=self.num_levels)
+        self.num_levels += 1
+        node = super().compose_node(parent, index)
+        self.num_levels -= 1
+        return node
 
 
-def _nest(path: Sequence[str], node: Node) -> Node:
-    for key in reversed(path):
-        node = Node({key: node}, node.where)
-    return node
+def _compose_yaml(text: str) -> yaml.Node | None:
+    composer = _Composer(text)
+    try:
+        return composer.get_single_node()
+    except (ValueError, OverflowError):  # "\U99999999", or a %YAML of thousands of digits
+        raise _stop(composer.get_mark(), "found a number beyond all range") from None
 
 
-def _without(tree: Node, path: Sequence[str]) -> Node:
-    key, *below = path
-    rest = {key: _without(tree.value[key], below)} if below else {}
-    return Node({name: node for name, node in tree.value.items() if name != key} | rest, tree.where)
+def _compose_json(text: str) -> yaml.Node:
+    """Return JSON as YAML's nodes; read as YAML, its tabs, long keys and U+2028 would differ."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+        return _json_node(_json_tokens(text))
+    except json.JSONDecodeError as error:
+        mark = _mark(error.lineno - 1, error.colno - 1)
+        raise _stop(mark, f"not valid JSON: {error.msg}") from None
+    except RecursionError:
+        raise _stop(_mark(0, 0), f"more than {MAX_LEVELS} levels") from None
 
 
-def _counts_items(over: Node) -> bool:
-    keys = over.value if over.where == COMMAND_LINE and isinstance(over.value, dict) else ()
-    return bool(keys) and all(key.isascii() and key.isdigit() for key in keys)
+def _json_tokens(text: str) -> Iterator[tuple[str, yaml.Mark]]:
+    line = line_start = 0
+    for match in _JSON_TOKEN.finditer(text):
+        if match[0] == "\n":
+            line, line_start = line + 1, match.end()
+        else:
+            yield match[0], _mark(line, match.start() - line_start)
 
 
-class _Reader:
-    """One reading of a config and of all that it extends, with the issues found on the way."""
+def _json_node(tokens: Iterator[tuple[str, yaml.Mark]]) -> yaml.Node | None:
+    """Return the next node of valid JSON, None at the end of a list or a mapping."""
+    token, mark = next(tokens)
+    if token in "]}":
+        return None
+    if token in "[{":
+        items = list(iter(partial(_json_node, tokens), None))
+        if token == "[":
+            return yaml.SequenceNode(None, items, mark)
+        return yaml.MappingNode(None, [*zip(items[::2], items[1::2], strict=True)], mark)
+    if token in ("NaN", "Infinity", "-Infinity"):
+        raise _stop(mark, f"not valid JSON: {token} is no number there")
+    if token[0] == '"':
+        return yaml.ScalarNode(None, json.loads(token), mark, style='"')
+    return yaml.ScalarNode(None, token, mark)
 
-    def __init__(self) -> None:
+
+# --- nodes to values ----------------------------------------------------------------------------
+
+
+class _NodeReader:
+    """Reads nodes as plain values, with their positions and with what is wrong in them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
         self.issues: list[ConfigIssue] = []
-        self.num_files = 0
+        self.positions: dict[KeyPath, str] = {}
+        self.num_nodes = 0
 
-    def read(self, path: Path, where: str = "", chain: tuple[Path, ...] = ()) -> Node | None:
-        """Read `path`, which the last file of `chain` extends, naming it at `where`."""
-        key = ("extends",) if chain else ()
-        self.num_files += 1
-        if self.num_files > MAX_FILES:
-            issue = ConfigIssue(key, f"more than {MAX_FILES} files", where)
-            raise ConfigError([*self.issues, issue])
+    def blame(self, mark: yaml.Mark, path: KeyPath, message: str) -> None:
+        self.issues.append(ConfigIssue(path, message, self.place(mark)))
+
+    def place(self, mark: yaml.Mark) -> str:
+        is_file = self.name != COMMAND_LINE
+        return f"{self.name}:{mark.line + 1}:{mark.column + 1}" if is_file else COMMAND_LINE
+
+    def read(self, node: yaml.Node, path: KeyPath, key_mark: yaml.Mark | None = None) -> Any:
+        self.num_nodes += 1
+        _check_size(node.start_mark, num_nodes=self.num_nodes, num_levels=len(path))
+        self.positions[path] = self.place(key_mark or node.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            return self.read_mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.read(item, (*path, str(i))) for i, item in enumerate(node.value)]
+        text = self.read_text(node, path)
         try:
-            text = _read_text(path, chain)
-        except OSError as error:
-            near = _near_file(path) if isinstance(error, FileNotFoundError) else ""
-            message = f"cannot read {path}: {error.strerror or error}{near}"
-            self.issues.append(ConfigIssue(key, message, where))
-            return None
-        node = parse_text(text, str(path), self.issues)
-        if node and not isinstance(node.value, dict):
-            self.expect("keys with values", node, ())
-            return None
-        return node and self.extend(node, (*chain, path))
+            return text if node.style else resolve(text)
+        except ValueError as error:
+            self.blame(node.start_mark, path, str(error))
 
-    def extend(self, node: Node, chain: tuple[Path, ...]) -> Node:
-        """Lay what the last file of `chain` holds over the files that it extends."""
-        own = node.value.copy()
-        extends = own.pop("extends", Node([], ""))
-        layers = []
-        for said in extends.value if isinstance(extends.value, list) else [extends]:
-            if isinstance(said.value, str) and said.value:
-                layers.append(self.read(chain[-1].parent / said.value, said.where, chain))
-            elif extends.value is not None:
-                self.expect("a file or a list of files", said, ("extends",))
-        own = _with_our_keys(Node(own, node.where), self.issues)
-        return reduce(merge, [*filter(None, layers), own])
+    def read_mapping(self, mapping: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in mapping.value:
+            mark = key_node.start_mark
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _stop(mark, "expected a name, found another kind of key")
+            if key_node.value == "<<" and not key_node.style:
+                raise _stop(mark, "YAML 1.2 has no merge key '<<'; write its keys out")
+            key = self.read_text(key_node, path)
+            if key in values:
+                first = self.positions[*path, key]
+                self.blame(mark, (*path, key), f"found this key twice, first at {first}")
+            values[key] = self.read(value_node, (*path, key), mark)
+        return values
 
-    def expect(self, what: str, found: Node, path: KeyPath) -> None:
-        kinds = {dict: "a mapping", list: "a list", type(None): "nothing"}
-        kind = kinds.get(type(found.value)) or reprlib.repr(found.value)
-        self.issues.append(ConfigIssue(path, f"expected {what}, found {kind}", found.where))
-
-
-def _read_text(path: Path, chain: tuple[Path, ...]) -> str:
-    if os.path.realpath(path) in map(os.path.realpath, chain):
-        route = " -> ".join(map(str, (*chain, path)))
-        raise OSError(errno.ELOOP, f"a file cannot extend itself ({route})")
-    with path.open("rb") as file:
-        raw = file.read(MAX_BYTES + 1)
-    if len(raw) > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MAX_BYTES:,} bytes")
-    return raw.decode("utf-8-sig", "surrogateescape")  # what is no UTF-8 is refused with its place
-
-
-def _near_file(path: Path) -> str:
-    files = [file for file in path.parent.glob("*") if os.path.isfile(file)]
-    near = [file.name for file in files if did_you_mean(path.stem, [file.stem])]
-    return did_you_mean(path.name, near)
+    def read_text(self, node: yaml.ScalarNode, path: KeyPath) -> str:
+        """Return a scalar's text, the pairs of surrogates in it joined."""
+        text = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        if found := _UNTEXT.search(text):
+            message = f"expected text, found the character {found[0]!a}"
+            self.blame(node.start_mark, path, message)
+        return text

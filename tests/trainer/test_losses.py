@@ -1,14 +1,12 @@
 """Every loss of torch that takes (output, target) does from a config what it does by hand."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from base.config.check import check_tree
-from base.config.text import parse_text
+from base.config.check import check_config
+from base.config.source import Source
 from base.errors import ConfigError
 from base.registry import LOSSES
 from trainer import parts
@@ -67,7 +65,7 @@ def loss_of(kind, args=None):
         "loss": {"type": kind, "args": args or {}},
         "optimizer": {"type": "SGD", "args": {"lr": 0.1}},
     }
-    return parts.build_loss(check_tree(parse_text(json.dumps(tree), "test.json", [])), CPU)
+    return parts.build_loss(check_config(Source(tree)), CPU)
 
 
 def by_hand(kind, args):
@@ -118,7 +116,7 @@ def test_positives_are_weighted(kind):
 @pytest.mark.parametrize("kind", REFUSED_CLASSES)
 def test_a_class_that_takes_more_is_refused_with_the_way_out(kind):
     message = (
-        rf"test\.json:1:\d+: loss: {kind} takes \(\w+, .*\), the stock step gives "
+        rf"loss: {kind} takes \(\w+, .*\), the stock step gives "
         r"\(output, target\); override train_step in a trainer of yours$"
     )
     with pytest.raises(ConfigError, match=message):
@@ -127,7 +125,7 @@ def test_a_class_that_takes_more_is_refused_with_the_way_out(kind):
 
 @pytest.mark.parametrize("kind", REFUSED_FUNCTIONS)
 def test_a_function_that_takes_more_is_refused(kind):
-    with pytest.raises(ConfigError, match=rf"test\.json:1:\d+: loss: {kind} needs '\w+'"):
+    with pytest.raises(ConfigError, match=rf"loss: {kind} needs '\w+'"):
         loss_of(kind)
 
 

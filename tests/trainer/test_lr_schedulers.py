@@ -1,6 +1,5 @@
 """Every scheduler of torch runs from a config as it does by hand, and goes on after a resume."""
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -11,9 +10,9 @@ from torch.optim import lr_scheduler as by_torch
 
 from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.checkpoint.state import load_parts
-from base.config.check import check_tree
+from base.config.check import check_config
 from base.config.schema import ParamGroup
-from base.config.text import parse_text
+from base.config.source import Source
 from base.errors import ConfigError, UsageError
 from base.registry import LR_SCHEDULERS
 from logger import setup_logging
@@ -113,7 +112,7 @@ def config_of(kind, args=None, interval="epoch", **settings):
         "lr_scheduler": {"type": kind, "args": args or {}, "interval": interval},
         "trainer": {"epochs": EPOCHS, "monitor": "min loss", **settings},
     }
-    return check_tree(parse_text(json.dumps(tree), "test.json", []))
+    return check_config(Source(tree))
 
 
 def from_config(config):
@@ -214,7 +213,7 @@ def test_one_cycle_knows_its_steps_with_accumulation_and_a_shorter_last_group():
 
 @pytest.mark.parametrize("text", ["0.9 ^ epoch", ["1", "0.9 ^ epoch"]])
 def test_a_formula_is_checked_before_training_at_its_place(text):
-    place = r"test.json:1:\d+: lr_scheduler.args.lr_lambda: expected a formula of numbers, "
+    place = r"lr_scheduler.args.lr_lambda: expected a formula of numbers, "
     with pytest.raises(ConfigError, match=place):
         config_of("LambdaLR", {"lr_lambda": text})
 

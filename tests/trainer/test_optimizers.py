@@ -1,14 +1,12 @@
 """Every optimizer of torch steps from a config, and goes on after a resume as if nothing was."""
 
-import json
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
-from base.config.check import check_tree
-from base.config.text import parse_text
+from base.config.check import check_config
+from base.config.source import Source
 from base.registry import OPTIMIZERS
 from trainer import parts
 
@@ -45,7 +43,7 @@ def trainer_of(make_trainer, points):
         optimizer = {"type": kind, "args": ARGS.get(kind, {})}
         tree = {"name": "test", "model": "Linear", "loss": "mse_loss", "optimizer": optimizer}
         tree |= {"dataset": "Blobs", "model": {"type": "Linear", "args": [5, 3]}}
-        config = check_tree(parse_text(json.dumps(tree), "test.json", []))
+        config = check_config(Source(tree))
         model = model_for(kind)
         return make_trainer(
             model,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from base.config.check import check_schema, check_tree, raise_issues
+from base.config.check import check_config, check_schema, raise_issues
+from base.config.merge import merge, parse_overrides, read_config
 from base.config.schema import MONITOR, Config, Section
-from base.config.source import merge, parse_overrides, plain, read_config, where_is
-from base.config.text import COMMAND_LINE, Node
+from base.config.source import COMMAND_LINE, Source
 from base.errors import ConfigError, ConfigIssue, format_value
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class Sweep(Section):
     seed: int = Field(0, ge=0)
     parameters: dict[str, Parameter]
 
-    _tree: Node = PrivateAttr()  # of the file
-    _config: Node = PrivateAttr()  # what all trials have in common
+    _source: Source = PrivateAttr()  # of the file
+    _config: Source = PrivateAttr()  # what all trials have in common
 
     @property
     def mode(self) -> str:
@@ -120,22 +120,22 @@ class Sweep(Section):
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
         try:
             changes = parse_overrides([f"{key}={text}" for key, text in texts.items()])
-            return check_tree(merge(self._config, changes))
+            return check_config(merge(self._config, changes))
         except ConfigError as error:
             raise ConfigError(map(self._in_the_file, error.issues)) from None
 
     def issue(self, key: str, message: str) -> ConfigError:
         """Return the error for an issue that shows only later."""
-        return ConfigError([ConfigIssue((key,), message, where_is(self._tree, [key]))])
+        return ConfigError([ConfigIssue((key,), message, self._source.where((key,)))])
 
     def _in_the_file(self, issue: ConfigIssue) -> ConfigIssue:
         path = "".join(f"{key}." for key in issue.path)
         for name in (*self.parameters, METRIC) if issue.where == COMMAND_LINE else ():
             if path.startswith(f"{name}.") or f"{name}.".startswith(path):
                 if name == METRIC:
-                    where = where_is(self._tree, ["metric"])
+                    where = self._source.where(("metric",))
                     return ConfigIssue(("metric",), issue.message, where)
-                return replace(issue, where=where_is(self._tree, ["parameters", name]))
+                return replace(issue, where=self._source.where(("parameters", name)))
         return issue
 
 
@@ -145,15 +145,15 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
     Raises:
         ConfigError: with one line for every issue.
     """
-    tree = read_config(path)
-    raise_issues(tree, check_schema(plain(tree), Sweep))
-    sweep = Sweep.model_validate(plain(tree))
-    sweep._tree = tree
+    source = read_config(path)
+    raise_issues(source, check_schema(source.values, Sweep))
+    sweep = Sweep.model_validate(source.values)
+    sweep._source = source
     sweep._config = merge(read_config(config), parse_overrides([*overrides, "logger.csv=true"]))
-    trainer = plain(sweep._config).get("trainer")
+    trainer = sweep._config.values.get("trainer")
     if not sweep.metric and isinstance(trainer, dict):
         sweep.metric = str(trainer.get("monitor", ""))
-    raise_issues(tree, _find_issues(sweep))
+    raise_issues(source, _find_issues(sweep))
     monitor = parse_overrides([f"{METRIC}={json.dumps(sweep.metric)}"])
     sweep._config = merge(sweep._config, monitor)
     issues = []
@@ -163,7 +163,7 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
                 sweep.trial_config({name: value})
             except ConfigError as error:
                 issues += error.issues
-    raise_issues(tree, issues)
+    raise_issues(source, issues)
     return sweep
 
 

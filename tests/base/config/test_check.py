@@ -1,4 +1,4 @@
-"""Mistakes in configs: what the user sees of each, and that none hides another."""
+"""Issues of configs: what the user sees of each, and that none hides another."""
 
 import copy
 import random
@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from base import BaseDataLoader, BaseTrainer
-from base.config.check import check_tree, load_config
-from base.config.source import Node
+from base.config.check import check_config, load_config
+from base.config.source import Source
 from base.errors import ConfigError
 from base.registry import DATA_LOADERS, LOSSES, METRICS, TRAINERS, TRANSFORMS
 from base.runtime.device import available_devices
@@ -45,7 +45,7 @@ NO_VALID = "(there is no validation data: set data_loader.args.validation_split)
 NAME = "up to 100 letters, digits, '.', '_' and '-', not starting with '.' or '-'"
 
 # What is changed in the good config ("old => new"), and the lines that the user sees.
-MISTAKES = [
+ISSUES = [
     # keys
     ("seed: => sed:", "2:1: sed: unknown key (did you mean 'seed'?)"),
     ("seed: 1 => foo: 1", "2:1: foo: unknown key"),
@@ -276,19 +276,19 @@ def load(text, *overrides, name="c.yaml"):
     return load_config(Path(name), overrides)
 
 
-def test_a_good_config_has_no_mistake():
+def test_a_good_config_has_no_issue():
     config = load(GOOD)
     assert config.trainer.epochs == 3
     assert config.where(("trainer", "epochs")) == "c.yaml:22:3"
 
 
-@pytest.mark.parametrize("row", MISTAKES, ids=[row[0] for row in MISTAKES])
-def test_a_mistake_is_one_line_with_its_place(row):
+@pytest.mark.parametrize("row", ISSUES, ids=[row[0] for row in ISSUES])
+def test_an_issue_is_one_line_with_its_place(row):
     change, *lines = row
     assert lines_of(changed(change)) == [f"c.yaml:{line}" for line in lines]
 
 
-def test_mistakes_are_listed_in_reading_order_and_none_hides_another():
+def test_issues_are_listed_in_reading_order_and_none_hides_another():
     text = GOOD.replace("epochs: 3", "epochs: 0").replace("seed: 1", "sed: 1")
     text = text.replace("lr: 0.003", "lrr: 0.003").replace("max val_accuracy", "max val_acc")
     text = text.replace("{type: Flatten}", "{type: Flaten}").replace("name: t", "name: 3")
@@ -305,7 +305,7 @@ def test_mistakes_are_listed_in_reading_order_and_none_hides_another():
     ]
 
 
-def test_a_mistake_of_a_file_that_is_extended_names_that_file(tmp_path):
+def test_an_issue_of_a_file_that_is_extended_names_that_file(tmp_path):
     Path("base.yaml").write_text(GOOD.replace("lr: 0.003", "lrr: 0.003"))
     text = "extends: base.yaml\nname: child\ntrainer:\n  epohs: 1\n"
     assert lines_of(text, "optimizer.args.eps=x") == [
@@ -346,7 +346,7 @@ class TestAncestorsKeys:
         config = load("extends: base.yaml\nmodel: {type: Linear, args: [2, 2]}\nn_gpu: 1\n")
         assert (config.device, config.model.type) == ("auto", "Linear")
 
-    def test_beside_ours_in_one_place_are_a_mistake(self):
+    def test_beside_ours_in_one_place_are_an_issue(self):
         text = self.TEXT.replace("seed: 1", "device: cpu").replace("loss:", "model: Linear\nloss:")
         text = text.replace("name: t", "name: t\nlogger: {verbosity: 0}")
         assert lines_of(text) == [
@@ -469,7 +469,7 @@ class TestValidation:
         ]
 
 
-class TestWhatIsOnlySometimesAMistake:
+class TestWhatIsOnlySometimesAnIssue:
     def test_are_columns_and_losses_of_a_trainer_of_ones_own(self, monkeypatch):
         class Mine(BaseTrainer):
             def __init__(self, model, *, alpha: float, **parts): ...
@@ -576,22 +576,14 @@ def mutate(tree, *, rng):
     return tree
 
 
-def node_of(value):
-    if isinstance(value, dict):
-        value = {key: node_of(child) for key, child in value.items()}
-    elif isinstance(value, list):
-        value = [node_of(child) for child in value]
-    return Node(value, "c.yaml:1:1")
-
-
-def outcome(tree):
+def outcome(values):
     try:
-        return type(check_tree(node_of(tree))).__name__
+        return type(check_config(Source(values))).__name__
     except ConfigError as error:
         return "lines" if len(str(error).splitlines()) == len(error.issues) > 0 else str(error)
 
 
-def test_no_tree_whatever_gives_anything_but_a_config_or_its_mistakes():
+def test_no_values_whatever_gives_anything_but_a_config_or_its_issues():
     rng = random.Random(0)
     outcomes = {outcome(mutate(yaml.safe_load(GOOD), rng=rng)) for _ in range(300)}
     assert outcomes == {"Config", "lines"}
