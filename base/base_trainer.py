@@ -1,10 +1,9 @@
-"""The contract of trainers: `fit` owns the order of an epoch, once, and what a checkpoint holds."""
+"""The contract of trainers: `fit` is the order of an epoch; `trainer_state` is what is saved."""
 
-import copy
-import json
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,29 +15,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from base.base_data_loader import BaseDataLoader
 from base.callback import Callback
 from base.checkpoint.checkpoints import Checkpoints
-from base.checkpoint.state import differences, load_parts, state_of
 from base.config.schema import Config
-from base.errors import DataError, StoppedError
+from base.errors import StoppedError
 from base.runtime import distributed
-from base.runtime.device import PRECISIONS, rng_state, set_rng_state, versions
+from base.runtime.device import PRECISIONS, to_device
 from base.runtime.finite_guard import FiniteGuard, check_model_finite
 from base.runtime.metric_tracker import Metric, MetricTracker
 from base.runtime.monitor import Monitor
 from base.runtime.stop_signal import EXIT_CODES, StopSignal
+from base.trainer_state import TrainerState
 
-NUM_SHOWN = 3  # differences
 
-
-class BaseTrainer(ABC):
+class BaseTrainer(TrainerState, ABC):
     """Trains a model epoch by epoch; a subclass says what training and evaluating an epoch is.
 
     `network` is the plain module whose state is saved; `model` is what training calls: the same,
     compiled or wrapped for several processes as the settings say. `epoch` counts finished epochs,
-    `step` optimizer steps since the start, `batch` batches of this epoch. Name in `stateful` what
-    else a subclass must save: attributes with `state_dict` and `load_state_dict`.
+    `step` optimizer steps since the start, `batch` batches of this epoch.
     """
-
-    stateful: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -71,8 +65,10 @@ class BaseTrainer(ABC):
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=PRECISIONS[self.settings.precision] is torch.float16
         )
-        self.guard = self._make_guard()
-        self.ema = self._average(self.settings.ema_decay)
+        self.guard = self.make_guard()
+        self.ema = None
+        if (decay := self.settings.ema_decay) is not None:
+            self.ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
         self.epoch = self.step = self.batch = 0
         self.seconds = 0.0  # of training in this epoch
         self.waiting = 0.0  # share of them in which training waited for data
@@ -135,9 +131,10 @@ class BaseTrainer(ABC):
         self.train_metrics.reset()
         self._call("on_epoch_end", self.row)
         signum = distributed.max_over_ranks(self.stop_signal.number)
-        due = self.epoch % self.settings.save_period == 0 or self.is_finished or signum
-        if due or improved:
-            self.save(best=improved, regular=bool(due))
+        if self.epoch % self.settings.save_period == 0 or self.is_finished or signum:
+            self.save(best=improved)
+        elif improved:
+            self.save_best()
         if signum and not self.is_finished:
             raise self._stopped(signum)
 
@@ -164,27 +161,24 @@ class BaseTrainer(ABC):
             "last": self.row,
         }
 
-    # --- saving and restoring -------------------------------------------------------------------
+    # --- saving and stopping --------------------------------------------------------------------
 
-    def save(self, *, best: bool = False, regular: bool = True) -> None:
-        """Write a checkpoint of this very moment; every rank takes part, one writes.
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of this very step; every rank takes part, one writes.
 
         Raises:
             DivergedError: the model is not finite; nothing was written.
         """
         state = self._finite_state()
-        self.logger.flush()
         if self.checkpoints is None:
             return
-        if not regular:
-            self.checkpoints.save_best(state)
-        elif self.batch == 0:
+        if self.batch == 0:
             self.checkpoints.save(state, epoch=self.epoch, best=best)
         else:
             self.checkpoints.save(state, epoch=self.epoch + 1, step=self.step)
 
-    def save_best(self, column: str) -> None:
-        """Write the state of a finished epoch as the best by a column; every rank takes part.
+    def save_best(self, column: str = "") -> None:
+        """Write the state of a finished epoch as the best alone, or as the best by a column.
 
         Raises:
             DivergedError: the model is not finite; nothing was written.
@@ -197,6 +191,7 @@ class BaseTrainer(ABC):
         epoch = self.epoch + (self.batch > 0)  # the one that trained last
         self.guard.read(epoch=epoch)
         check_model_finite(self.network, epoch=epoch, step=self.step)
+        self.logger.flush()
         return self.state_dict()
 
     def stop(self, signum: int) -> StoppedError:
@@ -214,81 +209,6 @@ class BaseTrainer(ABC):
             message += f"continue with: {distributed.launcher()} train.py -r {run}"
         return StoppedError(message, exit_code=EXIT_CODES[signum])
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that resuming needs, as plain data and tensors; on every rank."""
-        parts = self._model_parts() | self._other_parts()
-        return {
-            **{name: state_of(part) for name, part in parts.items()},
-            "stateful": {name: state_of(getattr(self, name)) for name in self.stateful},
-            "callbacks": [callback.state_dict() for callback in self.callbacks],
-            "data": self.data_loader.fitted,
-            "epoch": self.epoch,
-            "step": self.step,
-            "batch": self.batch,
-            "seconds": self.seconds,
-            "row": self.row,
-            "metrics": distributed.gather_objects(self.train_metrics.state_dict()),
-            "rng": distributed.gather_objects(rng_state(self.device)),
-            "config": json.dumps(self.config.model_dump()),
-            "versions": versions(self.device),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state that `state_dict` returned; it is copied, not kept.
-
-        A rank that the saved run did not have keeps the generators it was seeded with.
-
-        Raises:
-            CheckpointError: it belongs to other parts; the first differences are named.
-            DataError: it was trained on other data.
-        """
-        self._check_data(state["data"])
-        state = copy.deepcopy(dict(state))  # some schedulers change what they are given
-        self.load_model(state)
-        load_parts(self._other_parts(), state)
-        self.guard = self._make_guard()  # the state says whether the optimizer is fused
-        load_parts({name: getattr(self, name) for name in self.stateful}, state["stateful"])
-        load_parts(_numbered(self.callbacks), _numbered(state["callbacks"]))
-        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
-        self.seconds, self.row = state["seconds"], state["row"]
-        if (rank := distributed.rank()) < len(state["rng"]):
-            self.train_metrics.load_state_dict(state["metrics"][rank])
-            set_rng_state(state["rng"][rank], self.device)
-
-    def _check_data(self, stored: Mapping[str, Any]) -> None:
-        if differing := list(differences(self.data_loader.fitted, stored)):
-            dataset = self.data_loader.dataset.dataset
-            raise DataError(
-                f"{getattr(dataset, 'path', type(dataset).__name__)} is not what the run was "
-                "trained on; put the old data back, or start a new run: "
-                + "; ".join(differing[:NUM_SHOWN])
-            )
-
-    def load_model(self, state: Mapping[str, Any]) -> None:
-        """Take up the network, its average and the loss's parameters of a state, nothing else.
-
-        Raises:
-            CheckpointError: it belongs to another model; the first differences are named.
-        """
-        load_parts(self._model_parts(), state)
-        if self.ema:
-            self.ema.n_averaged.fill_(state["step"])
-
-    def _model_parts(self) -> dict[str, Any]:
-        average = self.ema.module if self.ema else None
-        return {"model": self.network, "loss": self.loss, "ema": average}
-
-    def _other_parts(self) -> dict[str, Any]:
-        return {
-            "optimizer": self.optimizer,
-            "lr_scheduler": self.lr_scheduler,
-            "scaler": self.scaler,
-            "monitor": self.monitor,
-        }
-
-    def _make_guard(self) -> FiniteGuard:
-        return FiniteGuard(self.optimizer, device=self.device, at_once=self.scaler.is_enabled())
-
     # --- what the settings make of the model ----------------------------------------------------
 
     def wrap(self) -> None:
@@ -302,11 +222,28 @@ class BaseTrainer(ABC):
                 find_unused_parameters=self.settings.deterministic and self.world_size > 2,
             )
 
-    def _average(self, decay: float | None) -> AveragedModel | None:
-        if decay is None:
-            return None
-        return AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    def make_guard(self) -> FiniteGuard:
+        """Return the guard of the optimizer as it is now; fp16 looks at every loss at once."""
+        return FiniteGuard(self.optimizer, device=self.device, at_once=self.scaler.is_enabled())
 
+    def autocast(self) -> AbstractContextManager:
+        """Return the context of a forward pass in the configured precision."""
+        if self.settings.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=PRECISIONS[self.settings.precision])
 
-def _numbered(callbacks: Sequence[Any]) -> dict[str, Any]:
-    return {f"callback {number}": callback for number, callback in enumerate(callbacks)}
+    def on_device(self, batch: Any) -> Any:
+        """Return the batch on the run's device, images in the configured memory format."""
+        if self.device.type == "cpu" and not self.settings.channels_last:
+            return batch
+        return to_device(batch, self.device, channels_last=self.settings.channels_last)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer steps: the model's parameters and those of the loss."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the optimizer's first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])

@@ -1,15 +1,17 @@
 """What a batch holds, and how many of them make an epoch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from base import BaseDataLoader
-from base.config.schema import TrainerConfig
+from base.config.schema import RESERVED_COLUMNS, TrainerConfig
 from base.errors import UsageError
+
+Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
 
 def input_and_target(batch: Any) -> tuple[Any, Any]:
@@ -30,6 +32,22 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
         f"the stock train_step takes batches of (input, target), found a {type(batch).__name__}"
         f"{count}; override train_step(batch) in a trainer of your own"
     )
+
+
+def loss_components(losses: Losses | None, *, taken: Container[str]) -> dict[str, Tensor]:
+    """Return what a step gave as columns: its losses by name, or one `loss`.
+
+    Raises:
+        UsageError: it gave none, or one is called as another column is, such as those `taken`.
+    """
+    if losses is None or (isinstance(losses, dict) and not losses):
+        raise UsageError("train_step returned nothing, expected a loss or a dict of its parts")
+    if not isinstance(losses, dict):
+        return {"loss": losses}
+    wrong = [name for name in losses if name in RESERVED_COLUMNS or name in taken]
+    if wrong and [*losses] != ["loss"]:
+        raise UsageError(f"a part of the loss is called {min(wrong)!r} as another column is")
+    return losses
 
 
 def tensors_of(nest: Any) -> list[Tensor]:

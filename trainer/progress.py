@@ -1,12 +1,17 @@
-"""How long training waits for its data, and what would shorten that."""
+"""How far an epoch is, how long training waits for its data, and what would shorten that."""
 
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from base import BaseDataLoader
+from base.runtime import distributed
+from logger import ProgressBar
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
 
@@ -15,10 +20,13 @@ LONG_ENOUGH = 1.0  # seconds of training that tell something
 
 
 class TimedIterator:
-    """Batches to iterate over once, and the seconds that the consumer has waited for them."""
+    """Batches to iterate over once, and how much of the time since was spent on waiting for them.
 
-    def __init__(self, batches: Iterable[Any]) -> None:
-        self.batches = batches
+    `seconds_before` are those of training in the same epoch by an earlier process.
+    """
+
+    def __init__(self, batches: Iterable[Any], *, seconds_before: float = 0.0) -> None:
+        self.batches, self.seconds_before = batches, seconds_before
         self.started = time.perf_counter()
         self.waited = 0.0
 
@@ -31,16 +39,32 @@ class TimedIterator:
 
     @property
     def seconds(self) -> float:
-        """The time since the iterator was made."""
-        return time.perf_counter() - self.started
+        """The time of training in this epoch."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    @property
+    def share_waited(self) -> float:
+        """The share of this process's time in which training waited."""
+        return self.waited / (time.perf_counter() - self.started)
 
 
-def warn_of_waiting(loader: BaseDataLoader, *, share: float, seconds: float) -> bool:
-    """Say what to change if too large a share of an epoch was waiting; return whether it was."""
-    is_slow = share > TOO_LONG and seconds > LONG_ENOUGH
-    if is_slow:
-        log.warning("training waits for data %.0f%% of the time: %s", 100 * share, advice(loader))
-    return is_slow
+def progress_bar(trainer: "Trainer") -> ProgressBar:
+    """Return the bar over an epoch's samples, of all ranks, from the trainer's batch on."""
+    return ProgressBar(
+        trainer.num_samples,
+        description=f"epoch {trainer.epoch + 1}/{trainer.settings.epochs}",
+        initial=trainer.data_loader.batch_sampler.count_samples(trainer.first_batch, trainer.batch),
+        enabled=distributed.is_main(),
+    )
+
+
+def warn_of_waiting(trainer: "Trainer") -> bool:
+    """Say what to change if an epoch waited too long for its data; return whether it did."""
+    if trainer.waiting <= TOO_LONG or trainer.seconds <= LONG_ENOUGH:
+        return False
+    share = f"{trainer.waiting:.0%}"
+    log.warning("training waits for data %s of the time: %s", share, advice(trainer.data_loader))
+    return True
 
 
 def advice(loader: BaseDataLoader) -> str:

@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -11,18 +11,14 @@ from torch import Tensor, nn
 
 from base import BaseTrainer
 from base.base_model import set_training
-from base.config.schema import RESERVED_COLUMNS
-from base.errors import DivergedError, UsageError
 from base.runtime import distributed
-from base.runtime.device import PRECISIONS, count_samples, rng_state, set_rng_state, to_device
+from base.runtime.device import count_samples, rng_state, set_rng_state
 from base.runtime.finite_guard import FiniteGuard
 from base.runtime.metric_tracker import MetricTracker
-from logger import ProgressBar
-from trainer.batches import count_batches, count_limited, input_and_target
+from trainer.batches import Losses, count_batches, count_limited, input_and_target, loss_components
+from trainer.closure import step_with_closure
 from trainer.failure import translate_runtime_errors
-from trainer.progress import TimedIterator, warn_of_waiting
-
-Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
+from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
 
 class Trainer(BaseTrainer):
@@ -38,12 +34,10 @@ class Trainer(BaseTrainer):
         super().__init__(model, **parts)
         self.tracker = self.train_metrics
         self.num_batches = count_batches(self.settings, self.data_loader)
-        self.taken_columns = {*RESERVED_COLUMNS, *self.metrics}
         self.has_warned = False
-        # LBFGS calls for the loss and its gradient as often as it likes
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
 
-    # --- what a subclass changes ----------------------------------------------------------------
+    # --- what a subclass changes, and what its steps call ---------------------------------------
 
     def train_step(self, batch: Any) -> Losses:
         """Return the mean loss of a batch, or its components, which are summed and logged."""
@@ -59,7 +53,7 @@ class Trainer(BaseTrainer):
     def train_batch(self, batch: Any) -> None:
         """Go backward on a batch, and step at the end of a group of `accumulate` batches."""
         if self.needs_closure:
-            self._step_with_closure(batch)
+            step_with_closure(self, batch)
             return
         if self.is_update_step or self.is_alone:
             self.backward(batch)
@@ -69,40 +63,47 @@ class Trainer(BaseTrainer):
         if self.is_update_step:
             self.optimizer_step()
 
+    def update_metrics(self, output: Any, target: Any) -> None:
+        """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
+        self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
+
+    def log_losses(self, losses: Losses) -> Tensor:
+        """Log a batch's loss, or its components and their sum, and return the sum.
+
+        Raises:
+            DivergedError: one of a training batch is not finite.
+            UsageError: there is none, or a component is called as another column is.
+        """
+        components = loss_components(losses, taken=self.metrics)
+        total = functools.reduce(operator.add, components.values())
+        for name, value in {**components, "loss": total}.items():
+            seen = self.tracker.add(name, value, self.batch_size)
+            if self.tracker is self.train_metrics:
+                self.guard.check(name, seen, epoch=self.epoch + 1, step=self.step + 1)
+        return total
+
     # --- training -------------------------------------------------------------------------------
 
     def train_epoch(self) -> dict[str, float]:
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
         set_training(self.model)
         first, num_left = self.first_batch + self.batch, self.num_batches - self.batch
-        self.batches = TimedIterator(self.data_loader.batches(first, num_left))
-        self.seconds_before = self.seconds
-        with self._progress_bar() as self.bar, translate_runtime_errors(self):
+        batches = self.data_loader.batches(first, num_left)
+        self.batches = TimedIterator(batches, seconds_before=self.seconds)
+        with progress_bar(self) as self.bar, translate_runtime_errors(self):
             for batch in self.batches:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
                 self.bar.update(self.batch_size * self.world_size)
                 if self.is_update_step:
                     self._after_step()
-        if not self.has_warned:
-            self.has_warned = warn_of_waiting(
-                self.data_loader, share=self.waiting, seconds=self.seconds
-            )
+        self.has_warned = self.has_warned or warn_of_waiting(self)
         return {
             "seconds": self.seconds,
             "samples_per_second": self.num_samples / self.seconds,
             "lr": self.learning_rate,
             **self.train_metrics.compute(),
         }
-
-    def _progress_bar(self) -> ProgressBar:
-        count_samples_of = self.data_loader.batch_sampler.count_samples
-        return ProgressBar(
-            self.num_samples,
-            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
-            initial=count_samples_of(self.first_batch, self.batch),
-            enabled=distributed.is_main(),
-        )
 
     def prepare_batch(self, batch: Any, *, group_size: int | None = None) -> Any:
         """Find a batch's size, position in its group and divisor; return it as it is trained on.
@@ -150,23 +151,6 @@ class Trainer(BaseTrainer):
         for parameter in self.parameters:  # optimizer.zero_grad() takes 20 times as long
             parameter.grad = None
 
-    def _step_with_closure(self, batch: Any) -> None:
-        def closure() -> Tensor:
-            self.optimizer.zero_grad()
-            loss = self.backward(batch)
-            self.tracker.enabled = False  # a line search sees a batch often; it counts once
-            return distributed.mean_over_ranks(loss)
-
-        before = [parameter.detach().clone() for parameter in self.parameters]
-        try:
-            self.optimizer.step(closure)
-        except DivergedError:  # at a point that the line search only tried
-            for parameter, value in zip(self.parameters, before, strict=True):
-                parameter.data.copy_(value)
-            raise
-        self.tracker.enabled = True
-        self.optimizer.zero_grad()
-
     def _after_step(self) -> None:
         self.step += 1
         if self.ema:
@@ -174,28 +158,25 @@ class Trainer(BaseTrainer):
         if self.schedule_interval == "step":
             self.lr_scheduler.step()
         self._call("on_step")
-        self.seconds = self.seconds_before + self.batches.seconds
+        self.seconds = self.batches.seconds
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0
         if is_log_step:
             self._log_step()
-        if signum := self._stop_requested(is_log_step):
+        signum = self.stop_signal.number
+        if not self.is_alone:  # ranks must agree to stop
+            signum = distributed.max_over_ranks(signum) if is_log_step else 0
+        if signum:
             raise self.stop(signum)
         if self._is_save_step(is_last):
             self.save()
 
     def _log_step(self) -> None:
         self.guard.read(epoch=self.epoch + 1)
-        self.waiting = self.batches.waited / self.batches.seconds
+        self.waiting = self.batches.share_waited
         values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
         self.bar.show(**values, waiting=self.waiting)
         self.logger.log_step(values, self.step)
-
-    def _stop_requested(self, is_log_step: bool) -> int:
-        """Return the number of the signal that came, 0 if none; ranks agree on it when logging."""
-        if self.is_alone:
-            return self.stop_signal.number
-        return distributed.max_over_ranks(self.stop_signal.number) if is_log_step else 0
 
     def _is_save_step(self, is_last: bool) -> bool:
         """Tell whether `save_steps` asks for a checkpoint that the epoch's end will not write."""
@@ -253,68 +234,18 @@ class Trainer(BaseTrainer):
         with self.autocast():
             return self.valid_step(self.on_device(batch))
 
-    # --- parts of the loop ----------------------------------------------------------------------
-
-    def update_metrics(self, output: Any, target: Any) -> None:
-        """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
-        self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
-
-    def log_losses(self, losses: Losses) -> Tensor:
-        """Log a batch's loss, or its components and their sum, and return the sum.
-
-        Raises:
-            DivergedError: one of a training batch is not finite.
-            UsageError: there is none, or a component is called as another column is.
-        """
-        if losses is None or (isinstance(losses, dict) and not losses):
-            raise UsageError("train_step returned nothing, expected a loss or a dict of its parts")
-        components = losses if isinstance(losses, dict) else {"loss": losses}
-        if components.keys() != {"loss"} and (taken := components.keys() & self.taken_columns):
-            raise UsageError(f"a part of the loss is called {min(taken)!r} as another column is")
-        total = functools.reduce(operator.add, components.values())
-        for name, value in components.items():
-            seen = self.tracker.add(name, value, self.batch_size)
-            if self.tracker is self.train_metrics:
-                self.guard.check(name, seen, epoch=self.epoch + 1, step=self.step + 1)
-        if "loss" not in components:
-            self.tracker.add("loss", total, self.batch_size)
-        return total
-
-    def autocast(self) -> AbstractContextManager:
-        """Return the context of a forward pass in the configured precision."""
-        if self.settings.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=PRECISIONS[self.settings.precision])
-
-    def on_device(self, batch: Any) -> Any:
-        """Return the batch on the run's device, images in the configured memory format."""
-        if self.device.type == "cpu" and not self.settings.channels_last:
-            return batch
-        return to_device(batch, self.device, channels_last=self.settings.channels_last)
-
     @property
     def num_samples(self) -> int:
         """The number of samples of a training epoch, over all ranks."""
         return self.data_loader.batch_sampler.count_samples(self.first_batch, self.num_batches)
 
     @property
-    def learning_rate(self) -> float:
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        """What the optimizer steps: the model's parameters and those of the loss."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-    def _make_guard(self) -> FiniteGuard:
-        # a train_batch of one's own may step other optimizers, which do not know of `found_inf`
-        is_own = type(self).train_batch is not Trainer.train_batch
-        at_once = is_own or self.scaler.is_enabled()
-        return FiniteGuard(self.optimizer, device=self.device, at_once=at_once)
-
-    @property
     def first_batch(self) -> int:
         """The number of this epoch's first batch among all batches of the loader."""
-        if self.settings.len_epoch is not None:
-            return self.epoch * self.num_batches
-        return self.epoch * len(self.data_loader)
+        is_fixed = self.settings.len_epoch is not None
+        return self.epoch * (self.num_batches if is_fixed else len(self.data_loader))
+
+    def make_guard(self) -> FiniteGuard:
+        # a train_batch of one's own may step other optimizers, which do not know of `found_inf`
+        at_once = type(self).train_batch is not Trainer.train_batch or self.scaler.is_enabled()
+        return FiniteGuard(self.optimizer, device=self.device, at_once=at_once)

@@ -59,7 +59,7 @@ def loader() -> BaseDataLoader:
 
 
 def test_a_run_that_waits_too_long_is_told_what_to_change(loader, caplog):
-    assert warn_of_waiting(loader, share=0.4, seconds=9.0)
+    assert warn_of_waiting(SimpleNamespace(waiting=0.4, seconds=9.0, data_loader=loader))
     assert [record.getMessage() for record in caplog.records] == [
         f"training waits for data 40% of the time: {advice(loader)}"
     ]
@@ -67,7 +67,8 @@ def test_a_run_that_waits_too_long_is_told_what_to_change(loader, caplog):
 
 @pytest.mark.parametrize(("waiting", "seconds"), [(0.2, 9.0), (0.4, 0.5)])
 def test_a_short_wait_is_not_worth_a_word(loader, caplog, waiting, seconds):
-    assert not warn_of_waiting(loader, share=waiting, seconds=seconds)
+    trainer = SimpleNamespace(waiting=waiting, seconds=seconds, data_loader=loader)
+    assert not warn_of_waiting(trainer)
     assert not caplog.records
 
 
