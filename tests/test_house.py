@@ -41,7 +41,6 @@ NOT_YET = {
     "base/config/rules.py",
     "base/config/rules.py names SaveBest",
     "base/config/text.py",
-    "base/data/batch_dataset.py",
     "base/registry/build.py: build",
     "logger/event_file.py imports of the room plots",
     "logger/plots/plots.py",

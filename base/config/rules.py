@@ -191,8 +191,8 @@ def _columns_differ(config: Config) -> Iterator[ConfigIssue]:
 def _monitor_is_logged(config: Config) -> Iterator[ConfigIssue]:
     if config.trainer.type != "Trainer":
         return
-    losses = config.loss.args.get("losses") if isinstance(config.loss.args, dict) else None
-    parts = losses if config.loss.type == "WeightedSum" and isinstance(losses, dict) else ()
+    columns_of = getattr(LOSSES.find(config.loss.type), "columns", None)
+    parts = columns_of(config.loss.args) if columns_of else ()
     names = ["loss", *parts, *(metric.column for metric in config.metrics)]
     of_validation = [f"val_{name}" for name in names]
     columns = {*RESERVED_COLUMNS, *names, *(of_validation if _has_validation(config) else ())}

@@ -1,0 +1,1 @@
+"""Losses, a file each: every public function (output, target) and class can be named."""
