@@ -10,11 +10,9 @@ DEMO := digits.yaml
 DEMO_RUNS = saved/$(shell sed -n 's/^name:[[:space:]]*\([A-Za-z0-9._-]*\).*/\1/p' configs/$(DEMO))
 PYTEST := $(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered \
 	--cov-fail-under=$(COVERAGE)
-# Half of the time of all tests goes into these.
-LONG := $(wildcard tests/faults tests/test_new_project.py tests/trainer/test_signals.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-all style clean
+.PHONY: help demo test test-all style clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -26,10 +24,18 @@ demo: $(VENV)/.runtime ## train on handwritten digits, then test the best model
 test: $(VENV)/.dev ## run the quick tests and print their coverage
 	$(PYTEST)
 
+test-all: $(VENV)/.dev ## run every test, the slow ones too, and print their coverage
+	$(PYTEST) -m ""
+
+# template only
+.PHONY: test-faults test-halves
+# Half of the time of all tests goes into these.
+LONG := $(wildcard tests/faults tests/test_new_project.py tests/trainer/test_signals.py)
+
 test-faults: $(VENV)/.dev ## run the tests that kill, damage and starve runs
 	$(BIN)/python -m pytest tests/faults -m faults
 
-test-all: $(VENV)/.dev ## run every test, the slow ones and the faults too, in two halves at once
+test-halves: $(VENV)/.dev ## run every test as test-all does, in two halves at once
 	@COVERAGE_FILE=.coverage.long $(BIN)/python -m pytest --cov --cov-report= -m "" $(LONG) \
 		>.pytest_long.log 2>&1 & long=$$!; trap "kill $$long" INT TERM; \
 	COVERAGE_FILE=.coverage.rest $(BIN)/python -m pytest --cov --cov-report= -m "" \
@@ -37,6 +43,7 @@ test-all: $(VENV)/.dev ## run every test, the slow ones and the faults too, in t
 	wait $$long; long=$$?; cat .pytest_long.log; [ $$long = 0 ] && [ $$rest = 0 ]
 	$(BIN)/python -m coverage combine --quiet .coverage.long .coverage.rest
 	$(BIN)/python -m coverage report --show-missing --skip-covered --fail-under=$(COVERAGE)
+# end
 
 style: $(VENV)/.dev ## check style and formatting (ruff)
 	$(BIN)/python -m ruff check .

@@ -1,22 +1,28 @@
-"""Create a project of your own from this template: `python new_project.py ../my_project`.
+"""Create a project of your own from this template, or give it more rooms later.
 
-The new project gets the code, configs, tests and tools of the template and a README of its own;
-no data, no runs, no git history. Only what is listed here is copied, symbolic links never.
+python new_project.py ../my_project
+python new_project.py ../my_project --with sweep,export
+python new_project.py --list-rooms
+python new_project.py ../my_project --add predict
 
-The last part of the path is the project's name. It becomes the name in `setup.cfg`, and goes in
-front of the name of every config, so that runs of different projects can be told apart when they
-are looked at together: `name: digits` turns into `name: my_project_digits`, whose runs lie in
-`saved/my_project_digits/`.
+A project gets the core and the starter rooms of `rooms.toml`, the rooms named and those that they
+need; no data, no runs, no git history, and symbolic links never. The last part of the path is its
+name. It becomes the name in `setup.cfg`, and goes in front of the name of every config, so that
+runs of different projects can be told apart: `name: digits` turns into `name: my_project_digits`.
+Its `.template.zip` holds its files as they were created, so that --add can tell what is changed.
 """
 
+import hashlib
+import json
 import keyword
 import os
 import re
 import shlex
-import shutil
 import signal
 import sys
 import tempfile
+import zipfile
+from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
@@ -25,32 +31,30 @@ from typing import Annotated
 
 import typer
 
+from rooms import (
+    OPTIONAL,
+    REQUIRED,
+    ROOMS,
+    Files,
+    ProjectError,
+    add_entries,
+    choose_rooms,
+    lies_in,
+    list_rooms,
+    only_rooms,
+    project_files,
+    read_rooms,
+    read_template,
+    with_needed,
+)
+
 TEMPLATE = Path(__file__).resolve().parent
 
-REQUIRED = (
-    *("base", "model", "data_loader", "logger", "trainer", "configs"),
-    *("train.py", "test.py", "setup.cfg", "docs/PROJECT_README.md"),
-)
-OPTIONAL = (
-    *("make_data.py", "tests", ".github", ".ci/run", "docs/CONFIG.md", "Makefile", "LICENSE"),
-    *("pyproject.toml", "requirements.txt", "requirements-dev.txt", ".gitignore"),
-    ".pre-commit-config.yaml",
-)
-SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
-NOT_COPIED = {"tests/test_new_project.py", "tests/test_screenshot.py"}
-NOT_ENTERED = re.compile(r"\..*|__pycache__|data|saved")
-COPIED_AS = {"docs/PROJECT_README.md": "README.md"}
+RECORD = ".template.zip"  # in a project: its files as created, and where they come from
+ORIGIN = "template.json"  # in the record: version and hash of the template, name and rooms
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 DEVICE = re.compile(r"con|prn|aux|nul|(com|lpt)\d")  # on Windows
-
-
-class ProjectError(Exception):
-    """A project that cannot be created; its message is shown alone, on one line."""
-
-    def __init__(self, message: str, *, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 def check_name(name: str) -> None:
@@ -81,72 +85,112 @@ def check_target(target: Path, template: Path) -> None:
         raise ProjectError(f"{str(target)!r} would lie inside the template's own code")
 
 
-def template_files(template: Path) -> list[Path]:
-    """Return the files a project needs, relative to `template`; none lies behind a symbolic link.
-
-    Raises:
-        ProjectError: a part that no project can do without is missing.
-    """
-    found: list[Path] = []
-    for place in (*REQUIRED, *OPTIONAL):
-        top = template / place
-        files = [
-            path.relative_to(template)
-            for path in (top.rglob("*") if top.is_dir() else [top])
-            if path.is_file() and path.resolve() == path
-            if path == top or path.suffix in SUFFIXES
-            if not any(map(NOT_ENTERED.fullmatch, path.relative_to(top).parts))
-        ]
-        if not files and place in REQUIRED:
-            raise ProjectError(f"the template is incomplete: it has no {place!r} in {template}")
-        found += files
-    return [file for file in found if file.as_posix() not in NOT_COPIED]
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
-def create_project(target: Path, *, template: Path = TEMPLATE) -> None:
+def write_record(path: Path, files: Files, template: Files, rooms: list[str], name: str) -> None:
+    """Write the record of a project: its files as created, and the origin of these."""
+    origin = {**version_of(template), "name": name, "rooms": rooms}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as record:
+        for file, content in {ORIGIN: json.dumps(origin, indent=1), **files}.items():
+            record.writestr(zipfile.ZipInfo(file), content, zipfile.ZIP_DEFLATED)
+
+
+def version_of(template: Files) -> dict[str, str]:
+    """Return the template's version and the hash of all that a project may get of it."""
+    version = re.search(rb"(?m)^version = (.*)$", template["setup.cfg"])
+    digest = hashlib.sha256(repr(sorted(template.items())).encode()).hexdigest()
+    return {"version": version[1].decode() if version else "", "hash": digest}
+
+
+# --- create and add -------------------------------------------------------------------------------
+
+
+def create_project(target: Path, rooms: Iterable[str] = (), *, template: Path = TEMPLATE) -> None:
     """Create the project `target`, whole or not at all: it is put together beside and then renamed.
 
     Raises:
-        ProjectError: the name, the place or the template does not serve, or, with exit code 4, the
-            disk is full or the place cannot be written.
+        ProjectError: the name, the place, a room or the template does not serve, or, with exit
+            code 4, the disk is full or the place cannot be written.
     """
     check_name(target.name)
     try:
         check_target(target, template)
-        files = template_files(template)
+        source = read_template(template)
+        chosen = choose_rooms(read_rooms(source), rooms)
+        files = project_files(source, chosen, target.name)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
             project = Path(scratch, target.name)
-            for file in files:
-                copy_file(template / file, project / COPIED_AS.get(file.as_posix(), file))
-            set_name(project, target.name)
+            for file, content in files.items():
+                write_file(project / file, content)
+            write_record(project / RECORD, files, source, chosen, target.name)
             os.replace(project, target)
     except OSError as error:
         raise ProjectError(f"{str(target)!r} cannot be created: {error}", exit_code=4) from error
 
 
-def copy_file(source: Path, copy: Path) -> None:
-    """Copy a file's contents and whether it can be executed, but not who may write it."""
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, copy)
-    copy.chmod(copy.stat().st_mode | source.stat().st_mode & 0o111)
+def read_record(project: Path, source: Files) -> tuple[dict, Files]:
+    """Return the origin of a project and its files as created.
+
+    Raises:
+        ProjectError: there is no record, or of another version of the template than `source`.
+    """
+    try:
+        with zipfile.ZipFile(project / RECORD) as record:
+            files = {file: record.read(file) for file in record.namelist()}
+        origin = json.loads(files.pop(ORIGIN))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ProjectError(f"{str(project)!r} is no project with a {RECORD}: {error}") from error
+    here = version_of(source)
+    if origin["hash"] != here["hash"]:
+        made = f"{origin['version']} ({origin['hash'][:8]})"
+        raise ProjectError(
+            f"{str(project)!r} was made by version {made} of the template, "
+            f"and this is {here['version']} ({here['hash'][:8]}): no room can be added"
+        )
+    return origin, files
 
 
-def set_name(project: Path, name: str) -> None:
-    """Write the project's name into its setup.cfg, its README and the names of its configs."""
-    substitute(project / "setup.cfg", r"^name = .*$", f"name = {name}")
-    substitute(project / "README.md", r"\{name\}", name, count=0)
-    # in JSON only the first key: metrics further in have names too
-    key = r"(\A\s*\{\s*\"name\"\s*:\s*\"|^name:[ \t]*[\"']?)(?=\w)"
-    for config in (project / "configs").rglob("*"):
-        if config.suffix in (".yaml", ".yml", ".json"):
-            substitute(config, key, rf"\g<1>{name}_")
+def add_rooms(project: Path, rooms: Iterable[str], *, template: Path = TEMPLATE) -> list[str]:
+    """Give a project more rooms, and return the files written.
 
-
-def substitute(path: Path, pattern: str, replacement: str, *, count: int = 1) -> None:
-    """Replace the first `count` matches of `pattern` in a text file; a count of 0 means all."""
-    text = path.read_bytes().decode()
-    new_text = re.sub(pattern, replacement, text, count=count, flags=re.MULTILINE)
-    path.write_bytes(new_text.encode())
+    Raises:
+        ProjectError: it was made by another version of this template, a file that has to be
+            written was changed in it, a room is unknown, or (exit code 4) it cannot be written.
+    """
+    source = read_template(template)
+    entries = read_rooms(source)
+    added = with_needed(entries, rooms)
+    origin, old = read_record(project, source)
+    chosen = with_needed(entries, [*origin["rooms"], *added])
+    new = project_files(source, chosen, origin["name"])
+    own = [entries[room] for room in added]  # written again where they were deleted
+    files = {
+        file: content
+        for file, content in new.items()
+        if content != old.get(file) or any(lies_in(file, r, "code", "configs") for r in own)
+    }
+    files[ROOMS] = new[ROOMS]
+    try:
+        present = {f: (project / f).read_bytes() for f in files if os.path.lexists(project / f)}
+        for file in present.keys() - {ROOMS}:
+            if present[file] not in (files[file], old.get(file)):
+                raise ProjectError(f"{project / file} was changed: no room can be added over it")
+        files[ROOMS] = add_entries(present.get(ROOMS, b""), only_rooms(new[ROOMS], added))
+        files = {file: files[file] for file in files if files[file] != present.get(file)}
+        with tempfile.TemporaryDirectory(dir=project, prefix=".rooms-") as scratch:
+            for file, content in files.items():
+                write_file(Path(scratch, file), content)
+            write_record(Path(scratch, RECORD), new, source, chosen, origin["name"])
+            for file in (*files, RECORD):
+                (project / file).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(Path(scratch, file), project / file)
+    except OSError as error:
+        raise ProjectError(f"{str(project)!r} cannot be written: {error}", exit_code=4) from error
+    return sorted(files)
 
 
 def stop(number: int, frame: FrameType | None) -> None:
@@ -159,23 +203,39 @@ def stop(number: int, frame: FrameType | None) -> None:
 def main(
     path: Annotated[
         str, typer.Argument(metavar="NAME", help="Its name, or a path such as ../my_project.")
-    ],
+    ] = "",
+    with_rooms: Annotated[
+        str, typer.Option("--with", metavar="ROOMS", help="More rooms: sweep,export or all.")
+    ] = "",
+    add: Annotated[
+        str, typer.Option("--add", metavar="ROOMS", help="Add rooms to the project NAME.")
+    ] = "",
+    list_only: Annotated[bool, typer.Option("--list-rooms", help="List the rooms.")] = False,
 ) -> None:
-    """Create a project of your own from this template."""
-    target = Path(path)
+    """Create a project of your own from this template, or add rooms to one."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
-        create_project(target)
+        if list_only:
+            return typer.echo(list_rooms(TEMPLATE))
+        if add:
+            files = add_rooms(Path(path), split_names(add))
+            return typer.echo("\n".join([*files, f"{path} has {add} now"]))
+        create_project(Path(path), split_names(with_rooms))
     except ProjectError as error:
         typer.echo(error, err=True)
         raise typer.Exit(error.exit_code) from None
     typer.echo(
-        f"{target} is ready. Next:\n"
+        f"{Path(path)} is ready. Next:\n"
         f"  cd {shlex.quote(path)}\n"
         "  make demo\n"
         "  .venv/bin/python train.py -c digits.yaml"
     )
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in `text`, which commas or blanks separate."""
+    return text.replace(",", " ").split()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import configparser
 import errno
+import json
 import os
 import re
 import resource
@@ -9,14 +10,59 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import new_project
-from new_project import ProjectError, create_project
+from new_project import ProjectError, add_rooms, create_project
 
 ROOT = Path(__file__).resolve().parent.parent
+ROOMS = """# what each key means
+
+[stay]
+about = "Comes with every project"
+starter = true
+code = ["trainer/stay/"]
+tests = ["tests/trainer/stay/"]
+
+[search]
+about = "Searches"
+code = ["trainer/search/"]
+tests = ["tests/trainer/search/"]
+needs = ["paper"]
+pip = ["optuna"]
+
+[other]
+about = "Does something else"
+code = ["trainer/other/"]
+tests = ["tests/trainer/other/"]
+
+[paper]
+about = "Draws"
+code = ["logger/paper.py"]
+"""
+SETUP = """[metadata]
+name = the-template
+version = 0.1.0
+
+[options.extras_require]
+search =
+    optuna >= 4
+dev =
+    pytest >= 9.0
+    optuna >= 4
+"""
+SETUP_OF_PROJECT = b"""[metadata]
+name = my-project2
+version = 0.1.0
+
+[options.extras_require]
+dev =
+    pytest >= 9.0
+"""
 NEXT = "  cd {path}\n  make demo\n  .venv/bin/python train.py -c digits.yaml\n"
 
 
@@ -43,17 +89,25 @@ def template(tmp_path):
     root = tmp_path / "template"
     write(root / "model" / "vision" / "unet.py", "UNET = 1\n")
     write(root / "configs" / "vision" / "cifar.yml", "name: cifar\n")
-    for room in ("base", "model", "data_loader", "logger", "trainer", "tests"):
-        write(root / room / "__init__.py", f"# {room}\n")
+    for layer in ("base", "model", "data_loader", "logger", "trainer"):
+        write(root / layer / "__init__.py", f"# {layer}\n")
+    for file in ("conftest", "test_template", "project/test_owner", "trainer/conftest"):
+        write(root / "tests" / f"{file}.py", f"# {file}\n")
+    for room in ("stay", "search", "other"):
+        write(root / "trainer" / room / "__init__.py", f"# {room}\n")
+        write(root / "tests" / "trainer" / room / f"test_{room}.py", f"# test of {room}\n")
+    write(root / "logger" / "paper.py", "# needed by the search\n")
+    write(root / "rooms.toml", ROOMS)
+    write(root / "requirements.txt", "# pins\ntorch==2\noptuna==5\n")
+    write(root / "Makefile", "a:\n# template only\nb:\n# end\n\nc:\n")
     write(root / "configs" / "digits.yaml", "# python train.py -c digits.yaml\nname: digits\n")
     write(root / "configs" / "config.json", '{\n\t"name": "Mnist",\n\t"arch": {"name": "x"}\n}\n')
-    for name in ("train.py", "test.py", "Makefile", "LICENSE", ".gitignore", ".github/ci.yml"):
+    for name in ("train.py", "test.py", "LICENSE", ".gitignore", ".github/ci.yml"):
         write(root / name, f"# {name}\n")
-    write(root / "setup.cfg", "[metadata]\nname = the-template\nversion = 0.1.0\n")
+    write(root / "setup.cfg", SETUP)
     write(root / "docs" / "PROJECT_README.md", "# {name}\nsaved/{name}_digits\n")
-    write(root / ".ci" / "run", "#!/bin/sh\n")
-    (root / ".ci" / "run").chmod(0o755)
-    shutil.copy(ROOT / "new_project.py", root)
+    for name in ("new_project.py", "rooms.py"):
+        shutil.copy(ROOT / name, root)
     return root
 
 
@@ -95,10 +149,150 @@ def refusal(target, template):
 # --- what a project gets ---------------------------------------------------------------------
 
 
-def test_a_project_gets_the_listed_files_and_nothing_else(template, desk):
-    expected = set(snapshot(template)) - {"new_project.py", "docs", "docs/PROJECT_README.md"}
+def test_a_project_gets_the_core_the_starter_rooms_and_tests_of_its_own(template, desk):
     create_project(desk / "my_project", template=template)
-    assert set(snapshot(desk / "my_project")) == expected | {"README.md"}
+    found = snapshot(desk / "my_project")
+    assert {path for path, content in found.items() if content is not None} == {
+        *("base/__init__.py", "configs/config.json", "configs/digits.yaml", "train.py", "test.py"),
+        *("configs/vision/cifar.yml", "model/__init__.py", "model/vision/unet.py", "rooms.toml"),
+        *("data_loader/__init__.py", "logger/__init__.py", "trainer/__init__.py", "README.md"),
+        *("trainer/stay/__init__.py", "tests/trainer/stay/test_stay.py", "tests/test_owner.py"),
+        *("tests/conftest.py", "tests/trainer/conftest.py", "Makefile", "LICENSE", ".gitignore"),
+        *(".github/ci.yml", "requirements.txt", "setup.cfg", ".template.zip"),
+    }
+
+
+def test_requirements_makefile_and_list_of_rooms_name_only_what_is_there(template, desk):
+    create_project(desk / "small", template=template)
+    small = snapshot(desk / "small")
+    assert small["requirements.txt"] == b"# pins\ntorch==2\n"
+    assert b"search" not in small["setup.cfg"] + small["rooms.toml"]
+    assert small["setup.cfg"].endswith(b"\n[options.extras_require]\ndev =\n    pytest >= 9.0\n")
+    assert small["Makefile"] == b"a:\nc:\n"
+    assert list(tomllib.loads(small["rooms.toml"].decode())) == ["stay"]
+    create_project(desk / "large", ["search"], template=template)
+    large = snapshot(desk / "large")
+    assert b"optuna" in large["requirements.txt"]
+    assert large["setup.cfg"].count(b"optuna >= 4") == 2
+    assert list(tomllib.loads(large["rooms.toml"].decode())) == ["stay", "search", "paper"]
+
+
+def test_rooms_come_with_those_they_need_and_all_means_all(template, desk):
+    create_project(desk / "one", ["search"], template=template)
+    one = snapshot(desk / "one")
+    assert {"trainer/search/__init__.py", "logger/paper.py"} < one.keys()
+    assert "trainer/other/__init__.py" not in one
+    create_project(desk / "every", ["all"], template=template)
+    every = tomllib.loads((desk / "every" / "rooms.toml").read_text())
+    assert every == tomllib.loads(ROOMS)
+
+
+def test_an_unknown_room_is_answered_with_the_nearest_and_nothing_is_created(template, desk):
+    result = run(template, "my_project", "--with", "other,serch", cwd=desk)
+    assert result.returncode == 2
+    assert result.stderr == "no room 'serch' (did you mean 'search'?); --list-rooms lists them\n"
+    assert snapshot(desk) == {}
+
+
+def test_the_rooms_are_listed_with_their_size(template, desk):
+    result = run(template, "--list-rooms", cwd=desk)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "* stay            1 lines  Comes with every project",
+        "  search          1 lines  Searches",
+        "  other           1 lines  Does something else",
+        "  paper           1 lines  Draws",
+        "* comes with every project",
+    ]
+
+
+# --- the record, and rooms added later -------------------------------------------------------
+
+
+def test_the_record_holds_the_files_as_created_and_their_origin(template, desk):
+    create_project(desk / "my_project", ["search"], template=template)
+    found = snapshot(desk / "my_project")
+    with zipfile.ZipFile(desk / "my_project" / ".template.zip") as record:
+        origin = json.loads(record.read("template.json"))
+        files = {name: record.read(name) for name in record.namelist() if name != "template.json"}
+    assert origin["rooms"] == ["stay", "search", "paper"]
+    assert (origin["name"], origin["version"]) == ("my_project", "0.1.0")
+    assert re.fullmatch("[0-9a-f]{64}", origin["hash"])
+    created = {path: content for path, content in found.items() if content is not None}
+    assert files == {path: created[path] for path in created if path != ".template.zip"}
+
+
+def test_two_projects_of_one_template_have_the_same_record_but_for_the_name(template, desk):
+    for folder in ("a", "b"):
+        (desk / folder).mkdir()
+        create_project(desk / folder / "same", template=template)
+    first, second = ((desk / f / "same" / ".template.zip").read_bytes() for f in "ab")
+    assert first == second
+
+
+@pytest.fixture
+def project(template, desk):
+    create_project(desk / "my_project", template=template)
+    return desk / "my_project"
+
+
+def test_added_rooms_give_what_a_new_project_with_them_has(template, desk, project):
+    write(project / "model" / "mine.py", "MINE = 1\n")
+    write(project / "train.py", "# changed by the owner\n")
+    result = run(template, "my_project", "--add", "search", cwd=desk)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.endswith("trainer/search/__init__.py\nmy_project has search now\n")
+    found = snapshot(project)
+    (desk / "whole").mkdir()
+    create_project(desk / "whole" / "my_project", ["search"], template=template)
+    whole = snapshot(desk / "whole" / "my_project")
+    assert found.pop("model/mine.py") == b"MINE = 1\n"
+    assert found.pop("train.py") == b"# changed by the owner\n"
+    whole.pop("train.py")
+    assert found == whole
+
+
+def test_a_room_that_was_deleted_stays_so_until_it_is_added_again(template, project):
+    shutil.rmtree(project / "trainer" / "stay")
+    rooms = (project / "rooms.toml").read_text()
+    write(project / "rooms.toml", rooms[: rooms.index("\n[stay]")])
+    add_rooms(project, ["other"], template=template)
+    assert not (project / "trainer" / "stay").exists()
+    assert list(tomllib.loads((project / "rooms.toml").read_text())) == ["other"]
+    assert "trainer/stay/__init__.py" in add_rooms(project, ["stay"], template=template)
+    assert list(tomllib.loads((project / "rooms.toml").read_text())) == ["other", "stay"]
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "trainer/search/__init__.py"])
+def test_a_room_is_not_added_over_what_was_changed(template, project, file):
+    write(project / file, "# mine\n")
+    before = snapshot(project)
+    with pytest.raises(ProjectError, match=f"{file} was changed: no room can be added over it"):
+        add_rooms(project, ["search"], template=template)
+    assert snapshot(project) == before
+
+
+def test_a_room_is_not_added_from_another_version_of_the_template(template, project):
+    write(template / "trainer" / "other" / "__init__.py", "# newer\n")
+    before = snapshot(project)
+    with pytest.raises(ProjectError, match=r"was made by version 0\.1\.0 \(.{8}\) of the template"):
+        add_rooms(project, ["search"], template=template)
+    assert snapshot(project) == before
+
+
+@pytest.mark.parametrize("content", [None, b"no zip", b""])
+def test_rooms_are_added_to_a_project_alone(template, project, content):
+    (project / ".template.zip").unlink()
+    if content is not None:
+        (project / ".template.zip").write_bytes(content)
+    with pytest.raises(ProjectError, match=r"is no project with a \.template\.zip") as caught:
+        add_rooms(project, ["search"], template=template)
+    assert caught.value.exit_code == 2
+    with pytest.raises(ProjectError, match="no room 'serch'"):
+        add_rooms(project, ["serch"], template=template)
+
+
+# --- what stays behind -----------------------------------------------------------------------
 
 
 def test_data_runs_caches_history_and_other_projects_stay_behind(template, desk):
@@ -121,6 +315,7 @@ def test_links_in_the_template_are_neither_followed_nor_copied(template, desk, t
     (template / "model" / "secrets").symlink_to(tmp_path / "secrets")
     (template / "model" / "round").symlink_to(template)
     (template / "docs" / "CONFIG.md").symlink_to(tmp_path / "secrets" / "key.py")
+    (template / "requirements.txt").unlink()
     (template / "requirements.txt").symlink_to("nowhere")
     os.mkfifo(template / "model" / "pipe.py")
     create_project(desk / "my_project", template=template)
@@ -142,10 +337,9 @@ def test_an_incomplete_template_is_named(template, desk, part, is_linked):
     assert snapshot(desk) == {}
 
 
-def test_modes_are_those_of_new_files_but_executables_stay_executable(template, desk):
+def test_modes_are_those_of_new_files(template, desk):
     (template / "train.py").chmod(0o444)
     create_project(desk / "my_project", template=template)
-    assert os.access(desk / "my_project/.ci/run", os.X_OK)
     assert (desk / "my_project/train.py").stat().st_mode & 0o300 == 0o200
     (desk / "usual").mkdir()
     assert (desk / "my_project").stat().st_mode == (desk / "usual").stat().st_mode
@@ -157,7 +351,7 @@ def test_modes_are_those_of_new_files_but_executables_stay_executable(template, 
 def test_the_name_is_set_in_setup_cfg_readme_and_configs(template, desk):
     create_project(desk / "my-project2", template=template)
     copied = snapshot(desk / "my-project2")
-    assert copied["setup.cfg"] == b"[metadata]\nname = my-project2\nversion = 0.1.0\n"
+    assert copied["setup.cfg"] == SETUP_OF_PROJECT
     assert copied["README.md"] == b"# my-project2\nsaved/my-project2_digits\n"
     assert copied["configs/digits.yaml"].endswith(b"\nname: my-project2_digits\n")
     assert copied["configs/vision/cifar.yml"] == b"name: my-project2_cifar\n"
@@ -308,13 +502,13 @@ def test_a_project_may_lie_in_the_templates_folder_but_not_in_its_code(template,
 # --- all or nothing --------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["copyfile", "replace"])
+@pytest.fixture(params=["write_file", "replace"])
 def fail(request, monkeypatch):
     """A function that lets the third file's copy, or the last step, raise what it gets."""
 
     def fail_with(failure):
         calls = []
-        original = shutil.copyfile
+        original = new_project.write_file
 
         def stand_in(*arguments):
             calls.append(arguments)
@@ -322,7 +516,8 @@ def fail(request, monkeypatch):
                 raise failure
             original(*arguments)
 
-        monkeypatch.setattr(shutil if request.param == "copyfile" else os, request.param, stand_in)
+        module = os if request.param == "replace" else new_project
+        monkeypatch.setattr(module, request.param, stand_in)
 
     return fail_with
 
@@ -351,7 +546,7 @@ def test_a_full_disk_ends_with_code_4_and_leaves_what_was_there(template, desk, 
 def test_a_target_that_someone_fills_meanwhile_is_not_overwritten(template, desk, monkeypatch):
     (desk / "my_project").mkdir()
     monkeypatch.setattr(
-        new_project, "set_name", lambda *_: write(desk / "my_project" / "thesis.txt")
+        new_project, "write_record", lambda *_: write(desk / "my_project" / "thesis.txt")
     )
     assert refusal(desk / "my_project", template).exit_code == 4
     assert snapshot(desk) == {"my_project": None, "my_project/thesis.txt": b"x\n"}
@@ -415,18 +610,18 @@ def test_a_disk_that_takes_no_more_ends_the_command_with_code_4(template, desk):
 
 
 SLOWLY = """
-import shutil, time
+import time
 import typer
 import new_project
 
-copy = shutil.copyfile
+write_file = new_project.write_file
 
-def slow_copy(source, target):
-    print("copying", flush=True)
+def write_slowly(path, content):
+    print("writing", flush=True)
     time.sleep(0.1)
-    copy(source, target)
+    write_file(path, content)
 
-shutil.copyfile = slow_copy
+new_project.write_file = write_slowly
 typer.run(new_project.main)
 """
 
@@ -441,7 +636,7 @@ def test_a_signal_ends_the_command_with_nothing_left(template, desk, number, cod
         text=True,
         env=clean_environment() | {"PYTHONPATH": str(template)},
     )
-    assert process.stdout.readline() == "copying\n"
+    assert process.stdout.readline() == "writing\n"
     process.send_signal(number)
     process.send_signal(number)  # by one who cannot wait
     output, error = process.communicate(timeout=60)
@@ -455,13 +650,11 @@ def test_a_signal_ends_the_command_with_nothing_left(template, desk, number, cod
 
 
 def test_the_real_setup_cfg_and_readme_take_the_name(tmp_path):
-    shutil.copy(ROOT / "setup.cfg", tmp_path)
-    shutil.copy(ROOT / "docs" / "PROJECT_README.md", tmp_path / "README.md")
-    new_project.set_name(tmp_path, "my_project")
+    create_project(tmp_path / "my_project")
     setup = configparser.ConfigParser()
-    setup.read(tmp_path / "setup.cfg")
+    setup.read(tmp_path / "my_project" / "setup.cfg")
     assert setup["metadata"]["name"] == "my_project"
-    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    readme = (tmp_path / "my_project" / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# my_project\n")
     assert "{name}" not in readme
 

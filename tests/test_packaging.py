@@ -105,7 +105,9 @@ def fake_environment(folder):
 def test_make_alone_lists_the_commands(make):
     result = make()
     commands = [line.split()[1] for line in result.stdout.splitlines()]
-    assert commands == ["help", "demo", "test", "test-faults", "test-all", "style", "clean"]
+    assert commands == [
+        *("help", "demo", "test", "test-all", "test-faults", "test-halves", "style", "clean"),
+    ]
 
 
 @needs_make
@@ -135,11 +137,12 @@ def test_a_second_time_nothing_is_installed_until_the_pins_change(make, tmp_path
 
 @needs_make
 def test_the_quick_tests_leave_out_the_slow_ones_and_both_demand_coverage(make):
-    quick, every = make("-n", "test"), make("-n", "test-all")
-    assert "pytest --cov " in quick.stdout
-    assert "--cov-fail-under=90\n" in quick.stdout
-    assert every.stdout.count('pytest --cov --cov-report= -m ""') == 2  # halves
-    assert "--fail-under=90\n" in every.stdout
+    quick, every, halves = (make("-n", f"test{kind}").stdout for kind in ("", "-all", "-halves"))
+    assert "pytest --cov " in quick
+    assert quick.endswith("--cov-fail-under=90\n")
+    assert every.endswith('--cov-fail-under=90 -m ""\n')
+    assert halves.count('pytest --cov --cov-report= -m ""') == 2
+    assert "--fail-under=90\n" in halves
 
 
 @needs_make
