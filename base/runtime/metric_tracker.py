@@ -12,6 +12,7 @@ from base.runtime import distributed
 from base.runtime.device import to_device
 
 Metric = Callable[[Any, Any], Any]
+Sum = tuple[float | Tensor, int]  # of values times samples, and the number of samples
 JOINED_BYTES = 2**18  # of outputs and targets that a metric per sample gets at once
 
 
@@ -25,13 +26,12 @@ def per_sample(metric: Metric) -> Metric:
 
 
 class MetricTracker:
-    """Sums and counts by column, and metrics that keep a state of their own over all data.
+    """Averages by column, and torchmetrics that keep a state of their own.
 
-    On the CPU the sums are Python floats; on an accelerator they are tensors that stay there, so
-    that nothing waits for the device until `compute` or `compute_since_last_log` is called. A
-    function's value is averaged with the batch's sample count as weight; for one that is
-    `per_sample`, batches are joined. One with `compute`, a `torchmetrics.Metric`, sees every batch
-    and is computed once, at the end of the epoch.
+    Sums are Python floats on the CPU and tensors on an accelerator, so that nothing waits for the
+    device before `compute` or `compute_since_last_log`. A function's value is weighted by the
+    number of samples; for one that is `per_sample`, batches are joined. A `torchmetrics.Metric`
+    sees every batch and is computed at the end of the epoch.
 
     Raises:
         UsageError: a metric has `compute` but is none of torchmetrics.
@@ -55,10 +55,9 @@ class MetricTracker:
 
     def reset(self) -> None:
         """Forget everything, for a new epoch."""
-        self.joined: list[tuple[Tensor, Tensor]] = []  # batches that wait for a full measure
-        self.sums: dict[str, float | Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.marked: dict[str, tuple[float | Tensor, int]] = {}
+        self.joined: list[tuple[Tensor, Tensor]] = []  # batches not yet given to `per_sample`
+        self.sums: dict[str, Sum] = {}
+        self.logged: dict[str, Sum] = {}  # the sums at the last log
         for metric in self.objects.values():
             metric.reset()
 
@@ -79,13 +78,13 @@ class MetricTracker:
         return value
 
     def _count(self, column: str, value: float | Tensor, count: int, *, weight: int) -> None:
-        total = self.sums.get(column, 0.0)
+        total, num_before = self.sums.get(column, (0.0, 0))
         if isinstance(value, Tensor):  # one kernel, once the sum is on the device
             total = torch.as_tensor(total, dtype=self.sum_dtype, device=value.device)
-            self.sums[column] = total.add_(value, alpha=weight)
+            total = total.add_(value, alpha=weight)
         else:
-            self.sums[column] = total + value * weight
-        self.counts[column] = self.counts.get(column, 0) + count
+            total += value * weight
+        self.sums[column] = total, num_before + count
 
     def update(self, output: Any, target: Any, count: int) -> None:
         """Give a batch's output and target to every metric."""
@@ -101,24 +100,24 @@ class MetricTracker:
             self._join(output, target, count)
 
     def _join(self, output: Any, target: Any, count: int) -> None:
-        """Keep a small batch for the metrics per sample, and measure when there are enough."""
+        """Keep a small batch for the metrics per sample until there are enough of them."""
         if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
-            self._measure(output, target, count)
+            self._update_per_sample(output, target, count)
             return
-        # copies: what they are cut from is not kept, and may change until they are measured
+        # copies: what they are cut from is not kept, and may change until they are used
         self.joined.append((output.detach().clone(), target.detach().clone()))
         if len(self.joined) * (output.nbytes + target.nbytes) >= JOINED_BYTES:
-            self._measure_joined()
+            self._update_joined()
 
-    def _measure_joined(self) -> None:
+    def _update_joined(self) -> None:
         batches, self.joined = self.joined, []
         if len({(output.shape[1:], target.shape[1:]) for output, target in batches}) == 1:
             batches = [map(torch.cat, zip(*batches, strict=True))]
         for output, target in batches:
-            self._measure(output, target, len(target))
+            self._update_per_sample(output, target, len(target))
 
     @torch.no_grad()
-    def _measure(self, output: Any, target: Any, count: int) -> None:
+    def _update_per_sample(self, output: Any, target: Any, count: int) -> None:
         for column, function in self.per_sample.items():
             values = function(output, target)
             if not isinstance(values, Tensor) or values.shape != (count,):
@@ -131,8 +130,8 @@ class MetricTracker:
 
     def compute(self) -> dict[str, float]:
         """Return every column's value since `reset`, over all ranks."""
-        self._measure_joined()
-        values = _averages(self._on_host(self.sums), self.counts)
+        self._update_joined()
+        values = _averages(self._sums_on_host())
         values = {column: values[column] for column in sorted(values, key="loss".__ne__)}
         for column, metric in self.objects.items():
             values[column] = _scalar(column, metric.compute())
@@ -140,42 +139,34 @@ class MetricTracker:
 
     def compute_since_last_log(self) -> dict[str, float]:
         """Return the averaged columns since the last call, over all ranks."""
-        self._measure_joined()
-        sums = self._on_host(self.sums)
-        before = {column: self.marked.get(column, (0.0, 0)) for column in sums}
-        self.marked = {column: (sums[column], self.counts[column]) for column in sums}
-        return _averages(
-            {column: sums[column] - before[column][0] for column in sums},
-            {column: self.counts[column] - before[column][1] for column in sums},
-        )
+        self._update_joined()
+        before, self.logged = self.logged, self._sums_on_host()
+        recent = dict(self.logged)
+        for column, (total, count) in before.items():
+            recent[column] = recent[column][0] - total, recent[column][1] - count
+        return _averages(recent)
 
-    def _on_host(self, sums: Mapping[str, float | Tensor]) -> dict[str, float]:
-        if self.device.type == "cpu" or not sums:
-            return dict(sums)
-        tensors = [
-            torch.as_tensor(v, dtype=self.sum_dtype, device=self.device) for v in sums.values()
-        ]
-        return dict(zip(sums, torch.stack(tensors).tolist(), strict=True))
+    def _sums_on_host(self) -> dict[str, tuple[float, int]]:
+        return {column: (float(total), count) for column, (total, count) in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the partial sums and the state of every metric, also of those nested in others."""
         return {
             "joined": [list(batch) for batch in self.joined],
-            "sums": self._on_host(self.sums),
-            "counts": dict(self.counts),
-            "marked": {column: list(mark) for column, mark in self.marked.items()},
+            "sums": self._sums_on_host(),
+            "logged": dict(self.logged),
             "objects": {name: _metric_state(m) for name, m in self._stateful().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.joined = [tuple(to_device(batch, self.device)) for batch in state.get("joined", [])]
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
-        self.marked = {column: tuple(mark) for column, mark in state["marked"].items()}
+        self.joined = [tuple(to_device(batch, self.device)) for batch in state["joined"]]
+        self.sums, self.logged = dict(state["sums"]), dict(state["logged"])
         for name, metric in self._stateful().items():
             for key, value in copy.deepcopy(state["objects"][name]).items():
                 setattr(metric, key, to_device(value, self.device))
 
     def _stateful(self) -> dict[str, Any]:
+        """Return all torchmetrics by name; `state_dict` of torch's misses some of their states."""
         return {
             f"{column}/{name}": module
             for column, metric in self.objects.items()
@@ -194,14 +185,14 @@ def _metric_state(metric: Any) -> dict[str, Any]:
     return copy.deepcopy(kept)
 
 
-def _averages(sums: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
-    totals: dict[str, list[float]] = {}
-    for rank_sums, rank_counts in distributed.gather_objects((sums, counts)):
-        for column, value in rank_sums.items():
-            total = totals.setdefault(column, [0.0, 0.0])
-            total[0] += value
-            total[1] += rank_counts[column]
-    return {column: value / count for column, (value, count) in totals.items() if count}
+def _averages(sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
+    """Return the averages of the sums of all ranks, without columns of no samples."""
+    totals: dict[str, tuple[float, int]] = {}
+    for of_rank in distributed.gather_objects(sums):
+        for column, (total, count) in of_rank.items():
+            before = totals.get(column, (0.0, 0))
+            totals[column] = before[0] + total, before[1] + count
+    return {column: total / count for column, (total, count) in totals.items() if count}
 
 
 def _scalar(column: str, value: Any) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 
 from base.errors import UsageError, did_you_mean
 
+STATE = ("best", "best_epoch", "best_row", "num_bad_epochs")
+
 
 class Monitor:
     """Follows "min COLUMN" or "max COLUMN"; "off" never improves and never stops.
@@ -55,15 +57,8 @@ class Monitor:
         return value < self.best if self.mode == "min" else value > self.best
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "best_row": self.best_row,
-            "num_bad_epochs": self.num_bad_epochs,
-        }
+        return {name: getattr(self, name) for name in STATE}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.best = state["best"]
-        self.best_epoch = state["best_epoch"]
-        self.best_row = state.get("best_row", {})
-        self.num_bad_epochs = state["num_bad_epochs"]
+        for name in STATE:
+            setattr(self, name, state[name])
