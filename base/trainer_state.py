@@ -31,6 +31,7 @@ class TrainerState:
             "stateful": {name: state_of(getattr(self, name)) for name in self.stateful},
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "data": self.data_loader.fitted,
+            "decided": {"in_memory": self.data_loader.in_memory},
             **{name: getattr(self, name) for name in COUNTERS},
             "metrics": distributed.gather_objects(self.train_metrics.state_dict()),
             "rng": distributed.gather_objects(rng_state(self.device)),

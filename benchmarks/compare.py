@@ -50,9 +50,9 @@ def assembled(config: Mapping[str, Any], *overrides: str) -> Iterator[tuple[Any,
     import torch
     import yaml
 
-    import train
     from base.config.check import load_config
-    from trainer.resume import Start
+    from trainer.assembly import build_trainer
+    from trainer.resume import ResumePoint
     from trainer.run import open_run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,6 +60,6 @@ def assembled(config: Mapping[str, Any], *overrides: str) -> Iterator[tuple[Any,
         path.write_text(yaml.safe_dump(dict(config)))
         quiet = (f"trainer.save_dir={folder}", "logger.verbosity=0")
         loaded = load_config(path, [*quiet, *overrides])
-        trainer = train.assemble(loaded, torch.device(loaded.device))
-        with open_run(loaded, Start()) as (_, logger, _):
+        trainer = build_trainer(loaded, torch.device(loaded.device))
+        with open_run(loaded, ResumePoint()) as (_, logger, _):
             yield trainer, logger

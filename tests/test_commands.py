@@ -1,8 +1,6 @@
 """`train.py` and `test.py` as a user calls them, on the digits."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -153,13 +151,47 @@ def test_list_refuses_an_unknown_section():
     assert "no section 'modles' (did you mean 'models'?)" in result.output
 
 
-def test_help_imports_no_torch(project_root):
-    code = (
-        "import sys, train; from typer.testing import CliRunner; "
-        "assert CliRunner().invoke(train.app, ['--help']).exit_code == 0; "
-        "sys.exit('torch' in sys.modules)"
+@pytest.fixture
+def room(tmp_path, monkeypatch) -> str:
+    """The name of a room that is not the template's."""
+    folder = tmp_path / "trainer" / "count_birds"
+    folder.mkdir(parents=True)
+    (folder / "__main__.py").write_text(
+        '"""Count birds in pictures.\n\nAnd more."""\nimport gone\n'
     )
-    subprocess.run([sys.executable, "-c", code], cwd=project_root, check=True)
+    monkeypatch.setattr("trainer.command.__file__", str(folder.parent / "command.py"))
+    return "count_birds"
+
+
+@pytest.mark.parametrize("command", [train_command, test_command])
+def test_help_ends_with_the_rooms_that_are_there_without_importing_them(command, room):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.output.rstrip().endswith(f"python -m trainer.{room}  Count birds in pictures.")
+
+
+@pytest.mark.parametrize("command", [train_command, test_command])
+@pytest.mark.parametrize("option", ["--count-birds", "--count-birds=3"])
+def test_an_option_that_is_a_rooms_name_is_answered_with_its_command(command, option, room):
+    result = run(command, option, "5")
+    assert result.exit_code == 2
+    assert f"see: python -m trainer.{room} --help" in result.output
+
+
+@pytest.mark.parametrize("command", [train_command, test_command])
+def test_any_other_unknown_option_is_answered_with_the_nearest(command, room):
+    result = run(command, "--devise", "cpu")
+    assert result.exit_code == 2
+    assert "No such option: --devise" in result.output
+    assert "--device" in result.output
+    assert room not in result.output
+
+
+def test_what_takes_one_process_is_refused_for_several(monkeypatch, trained):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for result in (run(train_command, "-c", "digits.yaml", "--check"),
+                   run(test_command, "-r", trained)):  # fmt: skip
+        assert (result.exit_code, "takes one process" in result.output) == (2, True)
 
 
 def test_data_that_cannot_be_fetched_says_where_to_put_it(tmp_path, monkeypatch):

@@ -35,11 +35,8 @@ def make_app(function: Callable[..., None], *, cls: type[TyperCommand] = TyperCo
 
 
 @contextmanager
-def run_room(*, debug: bool) -> Iterator[None]:
-    """Set up the console for a room's command, and end a user's error with one line.
-
-    A room takes one process: under torchrun it is refused.
-    """
+def single_process(*, debug: bool = False) -> Iterator[None]:
+    """Log to the console, and end on a user's error with one line; torchrun is refused."""
     from base.errors import UsageError, exit_on_user_error
     from base.runtime import distributed
     from logger import setup_logging

@@ -1,81 +1,77 @@
-"""What of its config a continued run may change: nothing that the arithmetic depends on."""
+"""What a continued run may change of its config: nothing that the arithmetic depends on."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from base.checkpoint.checkpoints import config_of
+from base.config.merge import read_config
 from base.config.schema import Config
-from base.errors import ConfigError, ConfigIssue, UsageError
-from base.registry import LR_SCHEDULERS
-from base.registry.arguments import FALLBACKS, Parameters
-from base.registry.build import nested_nodes, split_node
+from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError
 from base.runtime import distributed
 from base.runtime.device import select_device, versions
+from trainer.lr_scheduler import takes_length_of_run
 
 log = logging.getLogger("train")
 
-# Whatever starts like this may change, and `trainer.epochs` where no schedule depends on it.
+# Whatever starts like this may change; `trainer.epochs` only where no schedule depends on it.
 FREE_KEYS = (
-    "device", "logger.", "data_loader.args.num_workers", "data_loader.args.timeout",
-    "data_loader.args.prefetch_factor", "trainer.save_", "trainer.keep_last",
-    "trainer.log_interval",
+    "device", "logger.", "data_loader.in_memory", "data_loader.args.num_workers",
+    "data_loader.args.timeout", "data_loader.args.prefetch_factor", "trainer.save_",
+    "trainer.keep_last", "trainer.log_interval", "trainer.epochs",
 )  # fmt: skip
-LENGTHS = ("T_max", "total_steps")  # what a scheduler gets of the run where it is left out
 HINT = (
-    "name another --run-id, or, for a new run from these weights: python train.py -c CONFIG "
-    "model.weights=CHECKPOINT"
+    "a run cannot change this; name another --run-id, or, for a new run from these weights: "
+    "python train.py -c CONFIG model.weights=CHECKPOINT"
 )
 
 
-def continued(config: Config, state: Mapping[str, Any]) -> Config:
-    """Return the config to continue a state with; a choice the run made for itself stays.
+def check_resume_config(config: Config, state: Mapping[str, Any]) -> None:
+    """Check that a state can be continued with a config; warn where other bits may come out.
 
     Raises:
         ConfigError: it changes what the arithmetic depends on; one line for each such key.
         UsageError: another number of processes would not meet the place where the run stopped.
         CheckpointError: the state holds no config.
     """
-    stored = config_of(state)
-    if config.data_loader.in_memory == "auto":
-        config.data_loader.in_memory = stored["data_loader"]["in_memory"]
-    # a config of an earlier version lacks keys that have come since
-    before, now = (_flat(each.model_dump()) for each in (Config.model_validate(stored), config))
-    changed = [
-        key for key in sorted({*before, *now}) if repr(before.get(key)) != repr(now.get(key))
+    fixed_length = ("trainer.epochs",) if takes_length_of_run(config.lr_scheduler) else ()
+    issues = [
+        ConfigIssue(path, f"the run has {before!r}, found {now!r}", config.where(path))
+        for path, before, now in _differences(config_of(state), config.model_dump())
+        if ".".join(path) in fixed_length or not ".".join(path).startswith(FREE_KEYS)
     ]
-    schedule = config.lr_scheduler
-    is_as_long = schedule is not None and _follows_epochs(schedule.node())
-    free = FREE_KEYS if is_as_long else (*FREE_KEYS, "trainer.epochs")
-    issues = []
-    for key in changed:
-        if not key.startswith(free):
-            path = tuple(key.split("."))
-            message = f"the run has {before.get(key)!r}, found {now.get(key)!r}"
-            issues.append(ConfigIssue(path, message, config.where(path)))
-    if is_as_long and "trainer.epochs" in changed:
+    if any(issue.path == ("trainer", "epochs") for issue in issues):
         message = "the schedule takes its length from trainer.epochs"
         issues.append(ConfigIssue(("lr_scheduler",), message))
     if issues:
-        raise ConfigError([*issues, ConfigIssue((), f"a run cannot change this; {HINT}")])
+        raise ConfigError([*issues, ConfigIssue((), HINT)])
     _check_world_size(config, state)
     _warn_of_other_bits(config, state)
-    return config
 
 
-def _flat(tree: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(tree, Mapping):
-        return {k: v for key, sub in tree.items() for k, v in _flat(sub, f"{path}.{key}").items()}
-    return {path.lstrip("."): tree}
+def warn_if_edited(file: Path, state: Mapping[str, Any], *, ignore: tuple[str, ...] = ()) -> None:
+    """Warn of a config.yaml that differs from the checkpoint's own config, the one that counts."""
+    try:
+        found = read_config(file).values
+    except ConfigError:
+        keys = ["it cannot be read"]
+    else:
+        keys = [".".join(path) for path, _, _ in _differences(config_of(state), found)]
+        keys = [key for key in keys if not key.startswith(ignore)] if ignore else keys
+    if keys and distributed.is_main():
+        text = "%s was edited (%s), but the checkpoint's own config counts; give KEY=VALUE instead"
+        log.warning(text, file, ", ".join(keys))
 
 
-def _follows_epochs(scheduler: Mapping[str, Any]) -> bool:
-    """Tell whether a scheduler's node, or one nested in it, takes its length from the run's."""
-    name, args = split_node(scheduler)
-    parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
-    given = parameters.named(args)
-    length_is_open = parameters.fill(dict(given), dict.fromkeys(LENGTHS)) != given
-    return length_is_open or any(_follows_epochs(node) for _, node in nested_nodes(args))
+def _differences(before: Any, now: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any, Any]]:
+    """Yield the keys, to any depth, at which two configs differ, with both values."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        if repr(before) != repr(now):
+            yield path, before, now
+        return
+    for key in sorted({*before, *now}):
+        yield from _differences(before.get(key), now.get(key), (*path, key))
 
 
 def _check_world_size(config: Config, state: Mapping[str, Any]) -> None:

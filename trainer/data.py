@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
@@ -30,11 +30,16 @@ WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, 
 
 
 def build_data(
-    config: Config, device: torch.device, fitted: Fitted = None
+    config: Config,
+    device: torch.device,
+    fitted: Fitted = None,
+    *,
+    in_memory: bool | Literal["auto"] = "auto",
 ) -> tuple[BaseDataLoader, BaseDataLoader | None]:
     """Return the loaders of training and validation data, the second None if there is none.
 
-    Without `fitted` the dataset learns it here, and passes it on to `valid_dataset`.
+    Without `fitted` the dataset learns it here, and passes it on to `valid_dataset`. `in_memory` is
+    what a run has decided for itself, if its config leaves that open.
 
     Raises:
         DataError: the data is missing, damaged, or does not fit the split.
@@ -45,10 +50,9 @@ def build_data(
             valid_loader = loader.split_validation()
         else:
             valid_loader = build_loader(config, "valid_dataset", loader.fitted, **WHOLE_IN_ORDER)
-        _prepare(loader, config, device, TRAIN_TRANSFORM, "training")
+        _prepare(loader, config, device, TRAIN_TRANSFORM, "training", in_memory)
         if valid_loader is not None:
-            _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation")
-    config.data_loader.in_memory = loader.in_memory  # a resumed run keeps the choice
+            _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation", in_memory)
     return loader, valid_loader
 
 
@@ -114,11 +118,17 @@ def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
 
 
 def _prepare(
-    loader: BaseDataLoader, config: Config, device: torch.device, places: Sequence[str], name: str
+    loader: BaseDataLoader,
+    config: Config,
+    device: torch.device,
+    places: Sequence[str],
+    name: str,
+    decided: bool | Literal["auto"] = "auto",
 ) -> None:
+    in_memory = config.data_loader.in_memory
     choice = loader.prepare(
         build_transforms(config, places),
-        in_memory=config.data_loader.in_memory,
+        in_memory=decided if in_memory == "auto" else in_memory,
         device=device,
         training=name == "training",
     )

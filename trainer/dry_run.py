@@ -15,7 +15,7 @@ from trainer.trainer import Trainer
 NUM_TIMED_BATCHES = 4
 
 
-def print_sheet(trainer: Trainer) -> None:
+def dry_run(trainer: Trainer) -> None:
     """Run one training and one validation batch, and print what they show.
 
     Weights are stepped on the way: a sheet is made of parts that are thrown away afterwards.

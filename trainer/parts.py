@@ -1,36 +1,30 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from base import BaseDataLoader, Callback
+from base import Callback
 from base.checkpoint.checkpoints import read_checkpoint
-from base.config.rules import PLATEAU
 from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import (
     CALLBACKS,
     INITS,
     LOSSES,
-    LR_SCHEDULERS,
     METRICS,
     MODELS,
     OPTIMIZERS,
     Registry,
 )  # fmt: skip
-from base.registry.arguments import FALLBACKS, Parameters
-from base.registry.build import build, split_node
+from base.registry.build import build
 from base.runtime.device import to_device
-from trainer.batches import count_steps
-from trainer.config_change import LENGTHS
 
 log = logging.getLogger("train")
 
@@ -226,39 +220,6 @@ def _can_fuse(optimizer: str, *parts: Any) -> bool:
     is_sparse = any(getattr(module, "sparse", False) for module in modules)
     has_kernel = optimizer != "Adagrad" or all(p.device.type in ("cpu", "cuda") for p in parameters)
     return has_kernel and not is_sparse and all(p.is_floating_point() for p in parameters)
-
-
-def build_lr_scheduler(
-    config: Config, optimizer: torch.optim.Optimizer, data_loader: BaseDataLoader
-) -> Any:
-    """Return the scheduler, or None; its length is the run's where it needs one and none is set."""
-    section = config.lr_scheduler
-    if section is None:
-        return None
-    is_stepped = section.interval == "step"
-    length = config.trainer.epochs * (count_steps(config.trainer, data_loader) if is_stepped else 1)
-    runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
-    runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
-    node = section.model_copy(update=_with_lengths(section.node(), length))
-    if section.type == PLATEAU:
-        runtime["mode"] = config.trainer.monitor.split()[0]
-    return build_part(config, ("lr_scheduler",), node, LR_SCHEDULERS, **runtime)
-
-
-def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
-    """Return a scheduler's node with its length: the run's, or that of its part of a sequence."""
-    name, args = split_node(node)
-    parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
-    if parameters.takes_more:  # one of the project's own, whose args need not have names
-        return {"type": name, "args": args}
-    args = parameters.fill(parameters.named(args), dict.fromkeys(LENGTHS, length))
-    if name in ("SequentialLR", "ChainedScheduler"):
-        ends = [*args.get("milestones", ()), length]
-        lengths = [max(end - start, 1) for start, end in pairwise([0, *ends])]
-        if len(lengths) != len(args["schedulers"]):  # the parts of a chain all go all the way
-            lengths = [length] * len(args["schedulers"])
-        args["schedulers"] = list(map(_with_lengths, args["schedulers"], lengths))
-    return {"type": name, "args": args}
 
 
 def build_callbacks(config: Config) -> list[Callback]:

@@ -1,4 +1,4 @@
-"""Where a run starts from: new, continued in place, or branched off an older state."""
+"""Find where a run starts: anew, on from its newest state, or on a branch from an older one."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from base.checkpoint.checkpoints import (
     read_checkpoint,
 )
 from base.config.check import check_config, load_config
-from base.config.merge import merge, parse_overrides, read_config
+from base.config.merge import merge, parse_overrides
 from base.config.schema import Config
 from base.config.source import Source
 from base.errors import CheckpointError, UsageError, did_you_mean
@@ -24,20 +24,20 @@ from base.runtime import distributed
 from base.runtime.monitor import Monitor
 from logger import RunDirectory
 from logger.run_directory import check_run_id, newest_run
-from trainer.config_change import continued
+from trainer.config_change import FREE_KEYS, check_resume_config, warn_if_edited
 
 
 @dataclass
-class Start:
-    """Where a run starts from.
+class ResumePoint:
+    """Where a run starts.
 
-    `run` is the directory to use, None for a new one; `state` the checkpoint to continue from;
-    `history` the run whose records go along when an older state is continued in a new directory.
+    `run` is the directory to train in, None for a new one; `state` the checkpoint to continue from,
+    None to start anew; `branch_of` the run whose older state is continued in a new directory.
     """
 
     run: RunDirectory | None = None
     state: dict[str, Any] | None = None
-    history: RunDirectory | None = None
+    branch_of: RunDirectory | None = None
 
     def finished_summary(self, config: Config) -> dict[str, Any] | None:
         """Return the summary of a run that has nothing left to do, else None."""
@@ -51,48 +51,13 @@ class Start:
         return json.loads(self.run.summary_file.read_text())
 
 
-NOT_WITH = {  # what an option that asks for something else than training does without
-    "--list": ("-c", "-r", "--run-id"),
-    "--replay": ("-c", "-r", "--run-id"),
-    "--folds": ("-r",),
-    "--sweep": ("-r",),
-    "--find-lr": ("-r", "--run-id"),
-    "--overfit": ("-r", "--run-id"),
-}
-ALONE = ("--sweep", "--find-lr", "--overfit", "--check", "--replay")
-
-
-def check_together(modes: Mapping[str, Any], others: Mapping[str, Any]) -> str | None:
-    """Return the one option of `modes` that was given, None where none was.
-
-    Raises:
-        UsageError: several were given, or one of `others` that it would ignore, or -c is missing.
-    """
-    given = [option for option, value in modes.items() if value is not None and value is not False]
-    mode = given[0] if given else None
-    given += [option for option in NOT_WITH.get(mode, ()) if others[option] is not None]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} do not go together")
-    if mode in ("--folds", "--sweep") and others["-c"] is None:
-        raise UsageError(f"{mode} goes with -c CONFIG")
-    if mode in ALONE:
-        check_alone(mode)
-    return mode
-
-
-def check_alone(command: str) -> None:
-    """Raise a UsageError if torchrun started several processes of what is done by one."""
-    if distributed.world_size() > 1:
-        raise UsageError(f"{command} takes one process; start it with python, not with torchrun")
-
-
 def find_start(
     config: Path | None, resume: Path | None, run_id: str | None, overrides: Sequence[str]
-) -> tuple[Config, Start]:
-    """Return the config and the start that a command asks for.
+) -> tuple[Config, ResumePoint]:
+    """Return what `train.py -c CONFIG`, with or without --run-id, or `-r RUN` asks for.
 
     Raises:
-        UsageError: it asks for none, or for two.
+        UsageError: both of -c and -r are there, or neither.
     """
     if (config is None) == (resume is None):
         raise UsageError(
@@ -108,7 +73,7 @@ def find_start(
 
 def start_from_config(
     path: Path, overrides: Sequence[str], run_id: str | None
-) -> tuple[Config, Start]:
+) -> tuple[Config, ResumePoint]:
     """Return the config and a new run, or the run of that id if it exists.
 
     Raises:
@@ -118,19 +83,20 @@ def start_from_config(
     """
     config = load_config(find_config(path), overrides)
     if run_id is None:
-        return config, Start()
+        return config, ResumePoint()
     check_run_id(run_id)
     run = RunDirectory(Path(config.trainer.save_dir) / config.name / run_id)
     if not run.path.exists():
-        return config, Start(run)
+        return config, ResumePoint(run)
     _acquire(run)
     newest = Checkpoints(run.checkpoints).load_newest()
     if newest is None:
-        return config, Start(run)
-    return continued(config, newest[1]), Start(run, newest[1])
+        return config, ResumePoint(run)
+    check_resume_config(config, newest[1])
+    return config, ResumePoint(run, newest[1])
 
 
-def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, Start]:
+def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, ResumePoint]:
     """Return the config and the state of a run directory, a folder of runs, or a checkpoint file.
 
     The newest state of a run is continued in place, any other in a new run.
@@ -149,13 +115,15 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
     if not is_file:
         _acquire(run)
     path, state = _read_state(path, run)
-    config = continued(stored_config(path, state, run, overrides), state)
+    config = stored_config(path, state, overrides)
+    check_resume_config(config, state)
     if run is None:
-        return config, Start(state=state)
+        return config, ResumePoint(state=state)
     if is_file and not _is_newest(state, run):
-        return config, Start(state=state, history=run)
+        return config, ResumePoint(state=state, branch_of=run)
     _acquire(run)
-    return config, Start(run, state)
+    warn_if_edited(run.config_file, state)
+    return config, ResumePoint(run, state)
 
 
 def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, Any], Config]:
@@ -171,7 +139,9 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
     if not path.is_file() and (run.checkpoints / BEST).exists():
         path = run.checkpoints / BEST
     path, state = _read_state(path, run)
-    return path, state, stored_config(path, state, run, overrides)
+    if run is not None:
+        warn_if_edited(run.config_file, state, ignore=FREE_KEYS)
+    return path, state, stored_config(path, state, overrides)
 
 
 def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, Any]]:
@@ -212,9 +182,9 @@ def find_config(path: Path) -> Path:
         UsageError: it is in neither place.
     """
     below = Path("configs") / path
-    for place in (path, below):
-        if place.is_file():
-            return place
+    for candidate in (path, below):
+        if candidate.is_file():
+            return candidate
     if (path / "config.yaml").is_file():
         raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
     names = [file.name for file in below.parent.glob("*") if file.is_file()]
@@ -222,9 +192,7 @@ def find_config(path: Path) -> Path:
     raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
 
 
-def stored_config(
-    path: Path, state: Mapping[str, Any], run: RunDirectory | None, overrides: Sequence[str]
-) -> Config:
+def stored_config(path: Path, state: Mapping[str, Any], overrides: Sequence[str]) -> Config:
     """Return the config that a checkpoint was trained with, some keys overridden.
 
     Raises:
@@ -235,22 +203,20 @@ def stored_config(
         stored = Source(config_of(state), {(): f"{path}:config"})
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    source = read_config(run.config_file) if run else stored
-    return check_config(merge(source, parse_overrides(overrides)))
+    return check_config(merge(stored, parse_overrides(overrides)))
 
 
-def place(state: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Return the epoch and, within it, the step that a state's file is named after."""
+def epoch_and_step(state: Mapping[str, Any]) -> tuple[int, int | None]:
+    """Return the epoch and, within an epoch, the step that a state's file is named after."""
     if state["batch"]:
         return state["epoch"] + 1, state["step"]
     return state["epoch"], None
 
 
 def _is_newest(state: Mapping[str, Any], run: RunDirectory) -> bool:
-    own = checkpoint_key(checkpoint_name(*place(state)))
-    return all(
-        own >= checkpoint_key(path.name) for path in Checkpoints(run.checkpoints).newest_first()
-    )
+    states = Checkpoints(run.checkpoints).newest_first()
+    own = checkpoint_key(checkpoint_name(*epoch_and_step(state)))
+    return not states or own >= checkpoint_key(states[0].name)
 
 
 def _acquire(run: RunDirectory) -> None:

@@ -1,4 +1,4 @@
-"""A run's directory from its first file to its last words."""
+"""Train in a run directory: open or resume it, log and save into it, say what was reached."""
 
 import logging
 import shutil
@@ -17,14 +17,31 @@ from logger.console import format_values
 from logger.run_directory import acquire_new
 from logger.run_logger import NOT_RESULTS
 from trainer.data import has_test_data
-from trainer.resume import Start, place
+from trainer.resume import ResumePoint, epoch_and_step
+from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
 
 
+def run_training(trainer: Trainer, resume_point: ResumePoint) -> dict[str, Any]:
+    """Train in a run's directory to the end, and return the run's summary.
+
+    Raises:
+        StoppedError: a signal came; the state was saved.
+    """
+    config = trainer.config
+    with open_run(config, resume_point) as (run, logger, checkpoints):
+        logger.log_config(config.to_yaml())
+        if run is not None and resume_point.state is None and config.logger.tensorboard:
+            logger.log_model(trainer.network, trainer.data_loader.peek(trainer.device))
+        summary = trainer.fit(logger=logger, checkpoints=checkpoints)
+        logger.finish(summary, config.model_dump())
+    return announce(run, summary, config)
+
+
 @contextmanager
 def open_run(
-    config: Config, start: Start
+    config: Config, resume_point: ResumePoint
 ) -> Iterator[tuple[RunDirectory | None, RunLogger, Checkpoints | None]]:
     """Make or enter the run's directory and yield it, where to log and where to save.
 
@@ -39,57 +56,56 @@ def open_run(
         setup_logging(None, verbosity=verbosity, is_main=False)
         yield None, RunLogger(None), None
         return
-    run = start.run or acquire_new(Path(config.trainer.save_dir) / config.name)
+    run = resume_point.run or acquire_new(Path(config.trainer.save_dir) / config.name)
     run.acquire()
     try:
         checkpoints = Checkpoints(run.checkpoints, keep_last=config.trainer.keep_last)
-        _write_first_files(run, start, config, checkpoints)
+        _write_first_files(run, resume_point, config, checkpoints)
         setup_logging(run.log_file, verbosity=verbosity)
-        if start.state is not None:
-            log.info("continuing in %s after step %d", run.path, start.state["step"])
-        with closing(_make_logger(run, start.state, config)) as logger:
+        if resume_point.state is not None:
+            log.info("continuing in %s after step %d", run.path, resume_point.state["step"])
+        with closing(_make_logger(run, resume_point.state, config)) as logger:
             yield run, logger, checkpoints
     finally:
         run.release()
 
 
 def _write_first_files(
-    run: RunDirectory, start: Start, config: Config, checkpoints: Checkpoints
+    run: RunDirectory, resume_point: ResumePoint, config: Config, checkpoints: Checkpoints
 ) -> None:
-    if start.state is None and checkpoints.newest_first():
+    state, is_trained = resume_point.state, bool(checkpoints.newest_first())
+    if state is None and is_trained:
         raise UsageError(f"{run.path}: another process has just trained it; run the command again")
     try:
         run.checkpoints.mkdir(exist_ok=True)
         checkpoints.clean()
         run.summary_file.unlink(missing_ok=True)
-        if start.state is None:  # what a process left that was killed before its first checkpoint
+        if state is None:  # what a process left that was killed before its first checkpoint
             for best in run.checkpoints.glob("model_best*.pth"):
                 best.unlink()
-            if run.tensorboard.exists():
-                shutil.rmtree(run.tensorboard)
-        if start.history is not None:
-            _copy_records(start.history, run, start.state)
+            shutil.rmtree(run.tensorboard, ignore_errors=True)
+        if resume_point.branch_of is not None:
+            _copy_history(resume_point.branch_of, run, state)
     except OSError as error:
         raise write_error(run.path, error) from error
-    if start.state is not None and not checkpoints.newest_first():
-        epoch, step = place(start.state)
-        checkpoints.save(start.state, epoch=epoch, step=step)
+    if state is not None and not is_trained:
+        epoch, step = epoch_and_step(state)
+        checkpoints.save(state, epoch=epoch, step=step)
     write_atomic(run.config_file, config.to_yaml())
 
 
-def _copy_records(source: RunDirectory, target: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Copy a run's history, and its best models, by any column, that the state knows of."""
-    for file in (source.metrics_file, source.log_file):
-        if file.exists():
-            shutil.copy(file, target.path / file.name)
-    if source.tensorboard.exists():
-        shutil.copytree(source.tensorboard, target.tensorboard)
-    copies = {checkpoint_name(state["monitor"]["best_epoch"]): BEST}
-    copies |= {path.name: path.name for path in source.checkpoints.glob("model_best*.pth")}
-    for name, new_name in copies.items():
+def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str, Any]) -> None:
+    """Copy what a run has logged, and the best models, by any column, that a state knows of."""
+    logged = {source.metrics_file.name, source.log_file.name, source.tensorboard.name}
+    shutil.copytree(
+        source.path, target.path, dirs_exist_ok=True,
+        ignore=lambda folder, names: {*names} - logged if Path(folder) == source.path else (),
+    )  # fmt: skip
+    best = source.checkpoints / checkpoint_name(state["monitor"]["best_epoch"])
+    for path in [best, *source.checkpoints.glob("model_best*.pth")]:
         with suppress(CheckpointError):  # pruned, damaged, or never there
-            if read_checkpoint(source.checkpoints / name)["epoch"] <= state["epoch"]:
-                shutil.copy(source.checkpoints / name, target.checkpoints / new_name)
+            if read_checkpoint(path)["epoch"] <= state["epoch"]:
+                shutil.copy(path, target.checkpoints / (BEST if path == best else path.name))
 
 
 def _make_logger(run: RunDirectory, state: Mapping[str, Any] | None, config: Config) -> RunLogger:

@@ -1,7 +1,6 @@
 """A trained model as it is tested, exported and asked for predictions, and data to try it on."""
 
 import logging
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,41 +10,10 @@ from torch import nn
 from base import BaseDataLoader
 from base.config.schema import Config
 from base.errors import ConfigError, DataError, UsageError
-from base.registry import TRAINERS
-from base.runtime.device import seed_everything, set_deterministic
-from trainer import parts
 from trainer.data import TEST_TRANSFORM, Fitted, build_data, build_test_data, build_transforms
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
-
-
-def build_trained(
-    config: Config,
-    state: Mapping[str, Any],
-    device: torch.device,
-    *,
-    build_loader: Callable[[Config, torch.device, Fitted], BaseDataLoader] = build_test_data,
-) -> Trainer:
-    """Return the trainer that a checkpoint was made by, to evaluate on the data of a loader.
-
-    Raises:
-        CheckpointError: the checkpoint belongs to another model.
-        ConfigError, DataError: there is no data, or it cannot be read.
-    """
-    set_deterministic(config.trainer.deterministic)
-    seed_everything(config.seed)
-    loader = build_loader(config, device, state.get("data"))
-    model = parts.build_model(config, device, load_weights=False)
-    loss = parts.build_loss(config, device)
-    trainer = parts.build_part(
-        config, ("trainer",), config.trainer, TRAINERS,
-        model=model, loss=loss, metrics=parts.build_metrics(config),
-        optimizer=parts.build_optimizer(config, model, loss),
-        data_loader=loader, valid_data_loader=loader, config=config, device=device,
-    )  # fmt: skip
-    trainer.load_model(state)
-    return trainer
 
 
 def evaluated_model(trainer: Trainer) -> nn.Module:
@@ -59,7 +27,8 @@ def example_data(config: Config, device: torch.device, fitted: Fitted = None) ->
     Raises:
         DataError: there is none of them.
     """
-    config.data_loader.in_memory = False  # a few samples of them are read
+    few = config.data_loader.model_copy(update={"in_memory": False})  # a few samples are read
+    config = config.model_copy(update={"data_loader": few})
     try:
         return build_test_data(config, device, fitted)
     except (ConfigError, DataError) as error:

@@ -6,7 +6,7 @@ from torch import nn
 
 from base.errors import UsageError
 from trainer.callbacks.unfreeze import Unfreeze
-from trainer.dry_run import print_sheet
+from trainer.dry_run import dry_run
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_a_first_batch_that_fails_is_told_with_the_layers_it_came_through(
 ):
     torch.manual_seed(0)
     with pytest.raises(UsageError, match=f"the first batch fails: .*{words}.*--debug shows where"):
-        print_sheet(make_trainer(model, points))
+        dry_run(make_trainer(model, points))
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert ["input", "4x5"] in rows
     assert ["0", "Linear", "4x4"] in rows
@@ -30,4 +30,4 @@ def test_a_first_batch_that_fails_is_told_with_the_layers_it_came_through(
 def test_a_callback_that_does_not_fit_the_model_is_told(make_trainer, points):
     trainer = make_trainer(nn.Linear(5, 3), points, callbacks=(Unfreeze("head.*", 2),))
     with pytest.raises(UsageError, match=r"Unfreeze: 'head\.\*' matches no parameter"):
-        print_sheet(trainer)
+        dry_run(trainer)

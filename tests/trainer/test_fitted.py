@@ -15,6 +15,8 @@ import test as test_command
 from base.errors import ConfigError, DataError
 from base.registry import DATASETS
 from trainer.data import build_data, build_test_data
+from trainer.export.__main__ import app as export
+from trainer.predict.__main__ import app as predict
 
 TABLE = {
     "dataset": {"type": "TableDataset", "args": {"path": "train.csv", "target": "y"}},
@@ -58,8 +60,12 @@ def call(*arguments):
 
 def results(run: Path) -> tuple[str, str, str]:
     """What test.py finds, predicts and exports."""
-    for arguments in ((), ("--predict", "test.csv"), ("--export", "safetensors")):
-        result = call("-r", run, *arguments)
+    for app, *arguments in (
+        (test_command.app, "-r", run),
+        (predict, run, "test.csv"),
+        (export, run, "--format", "safetensors"),
+    ):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
         assert "others are looked at" not in result.output
     metrics, predictions = run / "test" / "predictions.csv", run / "predictions" / "test.csv"

@@ -17,6 +17,7 @@ from base.errors import ConfigError, UsageError
 from base.registry import LR_SCHEDULERS
 from logger import setup_logging
 from trainer import parts
+from trainer.lr_scheduler import build_lr_scheduler
 from trainer.plot_lr.plot_lr import plot_lr
 
 EPOCHS, BATCHES = 6, 4
@@ -117,7 +118,7 @@ def config_of(kind, args=None, interval="epoch", **settings):
 
 def from_config(config):
     optimizer = parts.build_optimizer(config, nn.Linear(3, 1), None)
-    return optimizer, parts.build_lr_scheduler(config, optimizer, range(BATCHES))
+    return optimizer, build_lr_scheduler(config, optimizer, range(BATCHES))
 
 
 def by_hand(kind, args, make, length):

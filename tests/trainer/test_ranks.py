@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import train
 from base.errors import StoppedError, UsageError
 from base.registry import LOSSES, MODELS
 from base.runtime import distributed
+from trainer.assembly import build_trainer
 
 
 @MODELS.register()
@@ -108,7 +108,7 @@ def test_validation_is_what_one_process_computes_with_the_same_weights(
     tree["dataset"] |= {"args": {"size": 47}}
     tree["data_loader"]["args"]["validation_split"] = 11  # batches of 4, 4 and, cut in two, 3
     assert start_ranks() == ["done", "done"]
-    trainer = train.assemble(load(tree), torch.device("cpu"))
+    trainer = build_trainer(load(tree), torch.device("cpu"))
     trainer.load_model(read(runs / "run"))
     alone = trainer.evaluate()
     together = rows(runs / "run")[-1]

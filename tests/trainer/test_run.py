@@ -231,6 +231,25 @@ def test_a_checkpoint_from_elsewhere_starts_a_run_without_history(command, run):
     assert [line.split(",")[0] for line in lines] == ["epoch", "3"]
 
 
+def test_the_checkpoints_own_config_counts_and_an_edited_file_is_told(command, run, caplog):
+    file = run / "config.yaml"
+    file.write_text(file.read_text().replace("epochs: 3", "epochs: 5"))
+    caplog.set_level("WARNING", "train")
+    logging.getLogger("train").addHandler(caplog.handler)
+    code, out, _ = command("-r", run)
+    assert code == 0
+    assert "is finished after 3 epochs" in out
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{file} was edited (trainer.epochs), but the checkpoint's own")
+    caplog.clear()
+    find_trained(run, ())
+    assert caplog.messages == []  # the number of epochs is nothing to a trained model
+    file.write_text(file.read_text().replace("width", "with").replace("lr:", "rl:") + "{")
+    assert find_trained(run, ())[2].trainer.epochs == 3
+    logging.getLogger("train").removeHandler(caplog.handler)
+    assert "was edited (it cannot be read)" in caplog.text
+
+
 def test_a_folder_of_runs_means_the_newest(command, run):
     code, out, _ = command("-r", run.parent)
     assert code == 0

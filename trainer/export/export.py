@@ -19,12 +19,12 @@ from torch.utils.data import default_collate
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
 from base.errors import UsageError
+from trainer.assembly import load_for_evaluation
 from trainer.batches import tensors_of
 from trainer.evaluation import class_names
 from trainer.parts import build_model
 from trainer.run import folder_beside
 from trainer.trained import (
-    build_trained,
     evaluated_model,
     example_batch,
     example_data,
@@ -51,8 +51,8 @@ def export_model(
         WriteError: the disk is full or the place cannot be written.
     """
     if kind == "onnx" and not (find_spec("onnx") and find_spec("onnxscript")):
-        raise UsageError("--export onnx needs two packages more: pip install onnx onnxscript")
-    trainer = build_trained(config, state, torch.device("cpu"), build_loader=example_data)
+        raise UsageError("onnx needs two packages more: pip install onnx onnxscript")
+    trainer = load_for_evaluation(config, state, torch.device("cpu"), build_loader=example_data)
     model, loader = evaluated_model(trainer), trainer.valid_data_loader
     several, single = (example_batch(loader, count)[0] for count in (EXAMPLES, 1))
     if kind == "safetensors":
@@ -99,7 +99,7 @@ def convert(
     raise UsageError(
         f"{type(model).__name__} cannot be exported as {kind}: {type(cause).__name__}: {text}. "
         "Where forward() decides by the values of tensors, torch.where may do instead of an if; "
-        "--export safetensors writes the weights alone"
+        "--format safetensors writes the weights alone"
     ) from cause
 
 

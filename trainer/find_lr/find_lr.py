@@ -1,4 +1,4 @@
-"""The range test of `train.py --find-lr`: the loss at ever higher learning rates."""
+"""The range test of learning rates: the loss at ever higher rates."""
 
 import logging
 import math
@@ -42,16 +42,16 @@ def find_lr(trainer: Trainer) -> float | None:
     """
     if trainer.needs_closure or type(trainer).train_batch is not Trainer.train_batch:
         raise UsageError(
-            "--find-lr: expected one optimizer that steps at a given rate; LBFGS searches for its "
+            "expected one optimizer that steps at a given rate; LBFGS searches for its "
             "own, and a train_batch of one's own may have several"
         )
     if not trainer.optimizer.defaults["lr"] > 0:
-        raise UsageError("--find-lr: expected an optimizer.args.lr above 0 to scale all rates by")
+        raise UsageError("expected an optimizer.args.lr above 0 to scale all rates by")
     trainer.begin(RunLogger(None))
     rates = np.geomspace(LOWEST, HIGHEST, NUM_STEPS)
     losses = list(_losses(trainer, rates))
     if not losses:
-        raise DivergedError(f"--find-lr: the loss is not finite at a learning rate of {LOWEST:g}")
+        raise DivergedError(f"the loss is not finite at a learning rate of {LOWEST:g}")
     smooth = smoothed(losses)
     suggestion = steepest(rates, smooth)
     name, tried = trainer.config.name, rates[: len(losses)]
@@ -59,7 +59,7 @@ def find_lr(trainer: Trainer) -> float | None:
     plot_rate_search(tried, smooth, path, title=title, suggestion=suggestion)
     log.info("%d steps, up to a learning rate of %.2g: %s", len(tried), tried[-1], path)
     if suggestion is None:
-        log.warning("the loss falls at no learning rate; --overfit 200 looks closer")
+        log.warning("the loss falls at no learning rate: is the model wired rightly?")
     else:
         log.info("suggestion: %s", _command(trainer, suggestion))
     return suggestion
@@ -145,15 +145,11 @@ def _descents(losses: Sequence[float], *, rise: float) -> Iterator[tuple[int, in
 
 
 def _command(trainer: Trainer, rate: float) -> str:
-    """Return this command with the rate in place of the search."""
+    """Return the command that trains with a rate: this one's options go to train.py."""
     scale = rate / trainer.optimizer.defaults["lr"]
     own = [
         f"optimizer.param_groups.{number}.lr={group.model_extra['lr'] * scale:.2g}"
         for number, group in enumerate(trainer.config.optimizer.param_groups)
         if "lr" in group.model_extra
     ]
-    given = [argument for argument in sys.argv if argument != "--find-lr"]
-    if "--lr" in given:
-        place = given.index("--lr")
-        del given[place : place + 2]
-    return shlex.join(["python", *given, "--lr", f"{rate:g}", *own])
+    return shlex.join(["python", "train.py", *sys.argv[1:], "--lr", f"{rate:g}", *own])

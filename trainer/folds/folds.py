@@ -1,6 +1,6 @@
 """Cross-validation: a config trained once for each fold, and what the folds reached together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,32 +11,26 @@ from base.config.rules import loader_parameters
 from base.config.schema import Config
 from base.errors import UsageError
 from base.registry.arguments import items
-from base.runtime import distributed
+from base.runtime.device import select_device
 from logger import RunDirectory
 from logger.run_directory import check_run_id, new_run_id
 from logger.run_logger import NOT_RESULTS
-from trainer.resume import Start, find_config, start_from_config
+from trainer.assembly import build_trainer
+from trainer.resume import ResumePoint, find_config, start_from_config
+from trainer.run import announce, run_training
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Train = Callable[[Config, Start], Mapping[str, Any]]  # returns the summary of the run
 
-
-def train_folds(
-    path: Path, num_folds: int, run_id: str | None, overrides: Sequence[str], *, train: Train
-) -> None:
+def train_folds(path: Path, num_folds: int, run_id: str | None, overrides: Sequence[str]) -> None:
     """Train a config with each fold of its data held back in turn, and print and write a table.
 
     The runs are `<run_id>-fold1of5` and so on; with the same id, those there are continued.
 
     Raises:
-        UsageError: the data cannot be cut into so many folds, or there is more than one process.
+        UsageError: the data cannot be cut into so many folds.
     """
-    if distributed.world_size() > 1:
-        raise UsageError("--folds trains in one process; start it with python, not with torchrun")
-    if num_folds < 2:
-        raise UsageError(f"--folds is {num_folds}, expected 2 or more")
     config = load_config(find_config(path), overrides)
     key = split_key(config)
     name = run_id or new_run_id()
@@ -45,13 +39,21 @@ def train_folds(
     rows = []
     for fold in range(1, num_folds + 1):
         changes = [*overrides, f"{key}={fold}/{num_folds}"]
-        of_fold, start = start_from_config(path, changes, fold_id(name, fold, num_folds))
-        rows.append(result_row(train(of_fold, start), start.run))
-        start.run.release()
+        of_fold, resume_point = start_from_config(path, changes, fold_id(name, fold, num_folds))
+        rows.append(result_row(train_fold(of_fold, resume_point), resume_point.run))
+        resume_point.run.release()
     table = fold_table(rows)
     file = Path(config.trainer.save_dir) / config.name / f"{name}-folds.csv"
     write_atomic(file, table.to_csv())
     print(table.to_string(float_format="{:.4g}".format), file, sep="\n")
+
+
+def train_fold(config: Config, resume_point: ResumePoint) -> dict[str, Any]:
+    """Train one fold, or the rest of it, and return the summary of its run."""
+    if (summary := resume_point.finished_summary(config)) is not None:
+        return announce(resume_point.run, summary, config, finished_before=True)
+    trainer = build_trainer(config, select_device(config.device), state=resume_point.state)
+    return run_training(trainer, resume_point)
 
 
 def split_key(config: Config) -> str:
@@ -69,7 +71,7 @@ def split_key(config: Config) -> str:
     elif loader.target.split_validation is not BaseDataLoader.split_validation:
         found = f"{section.type} splits in a way of its own"
     if found:
-        raise UsageError(f"--folds needs validation data by a validation_split, but {found}")
+        raise UsageError(f"folds need data that a validation_split is taken from, but {found}")
     places = {loader.argument_name(key): key for key, _ in items(section.args)}
     return f"data_loader.args.{places.get('validation_split', 'validation_split')}"
 

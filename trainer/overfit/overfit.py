@@ -1,4 +1,4 @@
-"""The trial of `train.py --overfit N`: what cannot learn one batch by heart is wired wrongly.
+"""Overfit a single batch: a model that cannot is wired wrongly.
 
 https://karpathy.github.io/2019/04/25/recipe/ has the idea.
 """
@@ -32,10 +32,10 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
         DivergedError: the loss is not finite.
     """
     if num_steps < 2:
-        raise UsageError(f"--overfit {num_steps}: expected 2 steps or more")
+        raise UsageError(f"--steps is {num_steps}, expected 2 or more")
     trainer.begin(RunLogger(None))
     if not any(parameter.requires_grad for parameter in trainer.parameters):
-        raise UsageError("--overfit: every parameter is frozen")
+        raise UsageError("every parameter is frozen")
     set_rates(trainer)
     set_training(trainer.model)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
@@ -53,7 +53,7 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
     log.info("step %-6d  %s", len(rows), format_values(rows[-1]))
     if not _is_near_zero(rows):
         raise UsageError(_advice(trainer, before, rows))
-    log.info("the model can learn a batch of %d by heart", trainer.batch_size)
+    log.info("the model can overfit a batch of %d", trainer.batch_size)
 
 
 def _is_near_zero(rows: list[dict[str, float]]) -> bool:
@@ -73,7 +73,7 @@ def _advice(trainer: Trainer, before: dict[str, torch.Tensor], rows: list[dict[s
         hints.append(f"these parameters have not changed: {shown} (frozen, or not in the graph)")
     if last < 0.8 * rows[len(rows) // 2]["loss"]:
         hints.append("the loss was still falling: give it more steps")
-    hints.append("the learning rate: --find-lr suggests one")
+    hints.append("the learning rate: python -m trainer.find_lr suggests one")
     hints.append("the loss: does it fit the model's last layer and the targets?")
     if any(type(each).on_batch is not Callback.on_batch for each in trainer.callbacks):
         hints.append("callbacks that change batches: with mixed targets no loss reaches zero")

@@ -1,4 +1,4 @@
-"""The curve of `train.py --plot-lr`: the learning rates of a run, without the run."""
+"""Draw the learning rates of a run, without the run."""
 
 import logging
 import warnings
@@ -14,6 +14,7 @@ from logger.plots.plots import plot_curves
 from trainer import parts
 from trainer.batches import count_steps
 from trainer.data import build_loader
+from trainer.lr_scheduler import build_lr_scheduler
 
 log = logging.getLogger("train")
 
@@ -36,7 +37,7 @@ def plot_lr(config: Config) -> Path:
     data_loader = build_loader(config, "dataset")
     model = parts.build_model(config, device, load_weights=False)
     optimizer = parts.build_optimizer(config, model, parts.build_loss(config, device))
-    scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
+    scheduler = build_lr_scheduler(config, optimizer, data_loader)
     steps_per_epoch = count_steps(config.trainer, data_loader)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of")  # no optimizer steps in between

@@ -17,9 +17,10 @@ from base.config.schema import Config
 from base.data.batch_dataset import BatchDataset
 from base.errors import DataError, UsageError
 from base.runtime.device import select_device
+from trainer.assembly import load_for_evaluation
 from trainer.evaluation import class_names, class_shares
 from trainer.run import folder_beside
-from trainer.trained import build_trained, evaluated_model, example_batch, example_data
+from trainer.trained import evaluated_model, example_batch, example_data
 from trainer.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def predict_files(
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     device = select_device(config.device)
-    trainer = build_trained(config, state, device, build_loader=example_data)
+    trainer = load_for_evaluation(config, state, device, build_loader=example_data)
     known = trainer.valid_data_loader
     samples, transforms = samples_at(source, known)
     if len(samples) == 0:
@@ -82,12 +83,12 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
     with torch.no_grad():
         for batch in tqdm(loader, "predicting", leave=False, disable=None):
             if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise UsageError("--predict: for_prediction(path) must give (input, name) each")
+                raise UsageError("for_prediction(path) must give (input, name) each")
             with trainer.autocast():
                 output = model(trainer.on_device(batch[0]))
             if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
                 found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UsageError(f"--predict takes a model of outputs (B,) or (B, K), not {found}")
+                raise UsageError(f"expected a model of outputs (B,) or (B, K), not {found}")
             columns = number_columns(output)
             if has_classes and output.ndim == 2 and output.shape[1] > 1:
                 columns = class_columns(output, class_names(known, output.shape[1]))

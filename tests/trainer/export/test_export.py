@@ -11,9 +11,9 @@ from safetensors import safe_open
 from torch import nn
 from typer.testing import CliRunner
 
-import test as test_command
 from base.config.check import load_config
 from base.registry import MODELS
+from trainer.export.__main__ import app
 from trainer.export.export import as_weights, convert, difference, trace
 from trainer.parts import build_model
 from trainer.resume import find_trained
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def run(*arguments):
-    return CliRunner().invoke(test_command.app, [str(a) for a in arguments])
+    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def images(count):
 
 
 def test_a_program_runs_anywhere_without_the_projects_code(trained, averaged, tmp_path):
-    result = run("-r", trained, "--export", "torch_export")
+    result = run(trained, "--format", "torch_export")
     assert result.exit_code == 0, result.output
     assert "outputs differ from the model's by 0 at most" in result.output
     torch.save([images(1), images(7)], tmp_path / "inputs.pt")
@@ -66,7 +66,7 @@ def test_onnx_gives_the_same_for_any_batch_size(trained, averaged, tmp_path):
     reference = pytest.importorskip("onnx.reference")
     pytest.importorskip("onnxscript")
     file = tmp_path / "new" / "blobs.onnx"
-    result = run("-r", trained, "--export", "onnx", "--output", file)
+    result = run(trained, "--format", "onnx", "--output", file)
     assert result.exit_code == 0, result.output
     evaluator = reference.ReferenceEvaluator(str(file))
     for count in (1, 5):
@@ -75,7 +75,7 @@ def test_onnx_gives_the_same_for_any_batch_size(trained, averaged, tmp_path):
 
 
 def test_weights_as_safetensors_start_another_run(trained, averaged, tmp_path):
-    assert run("-r", trained, "--export", "safetensors").exit_code == 0
+    assert run(trained, "--format", "safetensors").exit_code == 0
     file = trained / "export" / "model.safetensors"
     config = load_config(trained / "config.yaml", [f"model.weights={file}"])
     again = build_model(config, CPU).state_dict()
@@ -121,7 +121,7 @@ class Draws(Decides):
 )
 def test_a_model_that_cannot_be_exported_leaves_nothing(tree, start, model, message):
     path = start(tree | {"model": model.__name__}, "trainer.epochs=1", "trainer.ema_decay=null")
-    result = run("-r", path, "--export", "torch_export")
+    result = run(path, "--format", "torch_export")
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.output.splitlines()) == 4  # no traceback
@@ -166,19 +166,6 @@ def test_a_difference_is_refused():
 
 def test_missing_packages_are_named(trained, monkeypatch):
     monkeypatch.setattr("trainer.export.export.find_spec", lambda name: None)
-    result = run("-r", trained, "--export", "onnx")
+    result = run(trained, "--format", "onnx")
     assert result.exit_code == 2
     assert result.output.strip().endswith("pip install onnx onnxscript")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--export", "onnx", "--predict", "x"], "--export and --predict do not go together"),
-        (["--output", "x"], "--output names what --export or --predict writes"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(arguments, message):
-    result = run("-r", "nowhere", *arguments)
-    assert result.exit_code == 2
-    assert message in result.output

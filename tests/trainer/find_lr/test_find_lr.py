@@ -1,5 +1,6 @@
 """The range test of learning rates: what it suggests, and when it stops."""
 
+import json
 import sys
 
 import numpy as np
@@ -7,18 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typer.testing import CliRunner
 
-import train
 from base.errors import DivergedError, UsageError
 from trainer import Trainer
+from trainer.assembly import build_trainer
+from trainer.find_lr.__main__ import app
 from trainer.find_lr.find_lr import NUM_STEPS, find_lr, smoothed, steepest
-from trainer.resume import check_together
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train.py", "-c", "my tree.yaml", "--find-lr", "seed=1"])
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "-c", "my tree.yaml", "seed=1"])
     return tmp_path
 
 
@@ -94,7 +96,7 @@ def test_groups_keep_the_ratio_of_the_config(tree, load, here, monkeypatch, capl
 
     tree["optimizer"]["param_groups"] = [{"params": "head.*", "lr": 0.005}]  # of 0.05
     tree["lr_scheduler"] = schedule
-    built = train.assemble(load(tree), torch.device("cpu"))
+    built = build_trainer(load(tree), torch.device("cpu"))
     seen = []
     built.optimizer_step = lambda: seen.append([g["lr"] for g in built.optimizer.param_groups])
     monkeypatch.setattr(module, "steepest", lambda rates, losses: 0.0123)
@@ -123,7 +125,7 @@ def test_what_has_no_one_rate_is_refused(make_trainer, points, here):
             raise AssertionError
 
     model = nn.Linear(5, 3)
-    with pytest.raises(UsageError, match="--find-lr: expected one optimizer that steps at a given"):
+    with pytest.raises(UsageError, match="expected one optimizer that steps at a given"):
         find_lr(make_trainer(model, points, trainer_class=Own))
     with pytest.raises(UsageError, match="LBFGS searches for its own"):
         find_lr(make_trainer(model, points, optimizer=torch.optim.LBFGS(model.parameters())))
@@ -137,21 +139,10 @@ def test_half_precision_is_searched_with_its_scaler(make_trainer, points, here):
     assert find_lr(trainer) is not None
 
 
-@pytest.mark.parametrize("other", ["-r", "--run-id"])
-@pytest.mark.parametrize("mode", ["--find-lr", "--overfit"])
-def test_no_run_is_continued_or_named_for_it(mode, other):
-    others = {"-c": None, "-r": None, "--run-id": None, other: "saved"}
-    with pytest.raises(UsageError, match=f"{mode} and {other} do not go together"):
-        check_together({mode: 5}, others)
-
-
-@pytest.mark.parametrize("mode", ["--overfit", "--folds"])
-def test_a_number_of_0_is_not_taken_for_none(mode):
-    assert check_together({mode: 0}, {"-c": "x", "-r": None, "--run-id": None}) == mode
-
-
-@pytest.mark.parametrize("mode", ["--sweep", "--find-lr", "--overfit", "--check"])
-def test_what_takes_one_process_is_not_done_by_several(mode, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match=f"{mode} takes one process; start it with python"):
-        check_together({mode: 5}, {"-c": "x", "-r": None, "--run-id": None})
+def test_the_command_searches_in_a_config_with_overrides(tree, here, monkeypatch):
+    monkeypatch.setattr("trainer.find_lr.find_lr.NUM_STEPS", 20)
+    (here / "my tree.yaml").write_text(json.dumps(tree))
+    result = CliRunner().invoke(app, ["-c", "my tree.yaml", "--bs", "5", "name=other"])
+    assert result.exit_code == 0, result.output
+    assert "20 steps, up to a learning rate of 10: other-lr-finder.png" in result.output
+    assert not (here / "saved").exists()

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import train
 from base.config.check import load_config
+from trainer.folds.__main__ import app
 from trainer.folds.folds import fold_table, split_key
 
 
@@ -21,7 +22,7 @@ def _no_curves(monkeypatch):
 
 @pytest.fixture
 def cross_validate(tmp_path, tree):
-    """A function that does what `train.py -c TREE ...` does and returns the result."""
+    """A function that runs `python -m trainer.folds -c TREE ...` and returns the result."""
     tree["trainer"] |= {"epochs": 2, "accumulate": 1}
     tree["logger"] = {"tensorboard": False}
     tree["callbacks"] = []
@@ -29,7 +30,7 @@ def cross_validate(tmp_path, tree):
     def run(*arguments, tree=tree):
         path = tmp_path / "tree.yaml"
         path.write_text(yaml.safe_dump(tree))
-        return CliRunner().invoke(train.app, ["-c", str(path), *arguments])
+        return CliRunner().invoke(app, ["-c", str(path), *arguments])
 
     return run
 
@@ -62,7 +63,8 @@ def test_each_fold_is_a_run_and_the_table_has_their_best(cross_validate, tmp_pat
 
 def test_a_fold_among_others_is_what_it_is_alone(cross_validate, tmp_path):
     cross_validate("--folds", "3", "--run-id", "cv")
-    alone = cross_validate("data_loader.args.validation_split=2/3", "--run-id", "alone")
+    changes = ["data_loader.args.validation_split=2/3", "--run-id", "alone"]
+    alone = CliRunner().invoke(train.app, ["-c", str(tmp_path / "tree.yaml"), *changes])
     assert alone.exit_code == 0, alone.output
     weights = [
         torch.load(tmp_path / "saved" / "blobs" / run / "checkpoints" / "checkpoint-epoch2.pth")
@@ -107,16 +109,11 @@ def test_without_an_id_the_runs_are_named_after_the_time(cross_validate, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "1"], "--folds is 1, expected 2 or more"),
+        (["--folds", "1"], "Invalid value for '--folds'"),
         (["--folds", "45"], "44 samples cannot be cut into 45 folds"),
-        (["--folds", "2", "--check"], "--folds and --check do not go together"),
-        (["--folds", "2", "-r", "saved"], "--folds and -r do not go together"),
-        (["--folds", "2", "--list"], "--folds and --list do not go together"),
-        (["--folds", "2", "--plot-lr"], "--folds and --plot-lr do not go together"),
         (["--folds", "2", "valid_dataset=Blobs"], "but the config has a valid_dataset"),
         (["--folds", "2", "--run-id", "../x"], "run id '../x-fold2of2': expected"),
         (["--folds", "2", "trainer.epochz=1"], "unknown key (did you mean 'epochs'?)"),
-        (["data_loader.args.validation_split=6/5"], "or a fold i/k such as 2/5"),
     ],
 )
 def test_what_cannot_be_ends_with_2_and_creates_nothing(
@@ -126,17 +123,6 @@ def test_what_cannot_be_ends_with_2_and_creates_nothing(
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert not (tmp_path / "saved").exists()
-
-
-def test_folds_are_trained_in_one_process(cross_validate, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    result = cross_validate("--folds", "2")
-    assert (result.exit_code, "--folds trains in one process" in result.output) == (2, True)
-
-
-def test_folds_without_a_config_are_refused():
-    result = CliRunner().invoke(train.app, ["--folds", "2"])
-    assert (result.exit_code, "--folds goes with -c CONFIG" in result.output) == (2, True)
 
 
 def test_the_key_of_the_fold_is_found_by_position_too(load, tree):

@@ -1,4 +1,4 @@
-"""Learning one batch by heart: what can, and what is told of what cannot."""
+"""Overfitting one batch: what can, and what is told of what cannot."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_sound_model_learns_the_same_tensors_at_a_constant_rate(make_trainer, 
     with torch.no_grad():
         loss = F.cross_entropy(model(points[0][:4]), points[1][:4])
     assert loss < 0.02 * 1.2
-    assert "the model can learn a batch of 4 by heart" in told()
+    assert "the model can overfit a batch of 4" in told()
     assert "accuracy 1" in told()
 
 
@@ -65,7 +65,7 @@ def test_a_regression_is_measured_by_its_first_loss(make_trainer, told):
     model = nn.Linear(5, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     overfit(make_trainer(model, data, batch_size=8, loss=F.mse_loss, optimizer=optimizer), 300)
-    assert "by heart" in told()
+    assert "can overfit a batch" in told()
 
 
 def test_parameters_that_stay_as_they_were_are_named(make_trainer, points, adam):
@@ -84,7 +84,7 @@ def test_parameters_that_stay_as_they_were_are_named(make_trainer, points, adam)
 
 
 def test_a_model_that_is_frozen_or_detached_is_told(make_trainer, points):
-    with pytest.raises(UsageError, match="--overfit: every parameter is frozen"):
+    with pytest.raises(UsageError, match="every parameter is frozen"):
         overfit(make_trainer(net().requires_grad_(False), points), 30)
 
     class Detached(Trainer):
@@ -111,7 +111,7 @@ def test_too_few_steps_are_told_of_by_a_loss_that_still_falls(make_trainer, poin
     model = net()
     with pytest.raises(UsageError, match="the loss was still falling: give it more steps"):
         overfit(make_trainer(model, points, optimizer=adam(model)), 12)
-    with pytest.raises(UsageError, match="--overfit 1: expected 2 steps or more"):
+    with pytest.raises(UsageError, match="--steps is 1, expected 2 or more"):
         overfit(make_trainer(model, points), 1)
 
 

@@ -22,14 +22,15 @@ from base.errors import DataError, UsageError
 from base.registry import DATASETS
 from data_loader.datasets import Digits
 from trainer.evaluation import class_shares
+from trainer.predict.__main__ import app
 from trainer.predict.predict import ImageFiles, class_columns, number_columns, sample_columns
 
 SHORT = ("trainer.epochs=1", "trainer.limit_batches=3", "name=short", "logger.tensorboard=false")
 PROJECT = Path(train_command.__file__).parent
 
 
-def call(*arguments):
-    return CliRunner().invoke(test_command.app, [str(a) for a in arguments])
+def predict(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,14 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def evaluated(path: Path) -> list[dict[str, str]]:
     """What test.py makes of all the test data of a run."""
-    result = call("-r", path, "trainer.limit_batches=null")
+    arguments = ["-r", str(path), "trainer.limit_batches=null"]
+    result = CliRunner().invoke(test_command.app, arguments)
     assert result.exit_code == 0, result.output
     return read(path / "test" / "predictions.csv")
 
 
 def predicted(path: Path, source: Path, *arguments) -> list[dict[str, str]]:
-    result = call("-r", path, "--predict", source, *arguments)
+    result = predict(path, source, *arguments)
     assert result.exit_code == 0, result.output
     return read(Path(result.output.split()[-1]))
 
@@ -134,7 +136,7 @@ def test_images_are_read_as_the_tensors_that_a_dataset_gives(train, digit_files)
 
 def test_without_test_data_the_validation_data_tell_what_images_are(train, digit_files):
     path = train("digits.yaml")
-    result = call("-r", path, "--predict", digit_files, "test_dataset=null")
+    result = predict(path, digit_files, "test_dataset=null")
     assert result.exit_code == 0, result.output
     assert "no test data, so others are looked at" in result.output
 
@@ -167,7 +169,7 @@ def empty(folder):
 def test_what_cannot_be_read_is_named_and_nothing_is_written(train, digit_files, change, message):
     path = train("digits.yaml")
     shutil.rmtree(path / "predictions", ignore_errors=True)
-    result = call("-r", path, "--predict", change(digit_files))
+    result = predict(path, change(digit_files))
     assert result.exit_code == 3
     assert message in result.output
     assert not (path / "predictions").exists()
@@ -177,7 +179,7 @@ def test_a_column_named_as_predictions_are_is_refused(train, tmp_path):
     path = train("text.yaml")
     table = pd.read_csv("data/text/test.csv")
     table.assign(prediction=1).to_csv(tmp_path / "new.csv", index=False)
-    result = call("-r", path, "--predict", tmp_path / "new.csv")
+    result = predict(path, tmp_path / "new.csv")
     assert result.exit_code == 3
     assert "has a column 'prediction', as predictions have; rename it" in result.output
 
@@ -213,10 +215,10 @@ def test_a_dataset_of_ones_own_reads_its_files(tree, start, tmp_path, monkeypatc
     monkeypatch.setattr(Lines, "for_prediction", lambda self, path: named)
     assert [row["path"] for row in predicted(path, tmp_path / "new.txt")] == ["first", "second"]
     monkeypatch.setattr(Lines, "for_prediction", lambda self, path: [torch.tensor([0.0])])
-    result = call("-r", path, "--predict", tmp_path / "new.txt")
+    result = predict(path, tmp_path / "new.txt")
     assert "for_prediction(path) must give (input, name) each" in result.output
     monkeypatch.delattr(Lines, "for_prediction")
-    result = call("-r", path, "--predict", tmp_path / "new.txt")
+    result = predict(path, tmp_path / "new.txt")
     assert result.exit_code == 2, result.output
     assert "write it a method for_prediction(path)" in result.output
 
