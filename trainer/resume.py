@@ -86,14 +86,23 @@ def start_from_config(
         return config, ResumePoint()
     check_run_id(run_id)
     run = RunDirectory(Path(config.trainer.save_dir) / config.name / run_id)
+    return config, continue_run(run, config)
+
+
+def continue_run(run: RunDirectory, config: Config) -> ResumePoint:
+    """Return a run's newest state to continue from, or its directory alone where it has none.
+
+    Raises:
+        ConfigError, CheckpointError, UsageError: as `start_from_config`.
+    """
     if not run.path.exists():
-        return config, ResumePoint(run)
+        return ResumePoint(run)
     _acquire(run)
     newest = Checkpoints(run.checkpoints).load_newest()
     if newest is None:
-        return config, ResumePoint(run)
+        return ResumePoint(run)
     check_resume_config(config, newest[1])
-    return config, ResumePoint(run, newest[1])
+    return ResumePoint(run, newest[1])
 
 
 def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, ResumePoint]:
