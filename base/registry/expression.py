@@ -7,12 +7,8 @@ from collections.abc import Callable
 
 from base.errors import UsageError, format_value
 
-Function = Callable[[float], float]
-
 LONGEST = 200  # characters
-FUNCTIONS = {"min": min, "max": max} | {
-    function.__name__: function for function in (math.sqrt, math.exp, math.log, math.cos, math.sin)
-}
+FUNCTIONS = {f.__name__: f for f in (min, max, math.sqrt, math.exp, math.log, math.cos, math.sin)}
 OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Mod: operator.mod,
     ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Pow: math.pow,
@@ -23,11 +19,11 @@ OPERATORS = {
 ALLOWED = f"numbers, epoch, pi, + - * / // % **, < <= > >= == !=, if else, {', '.join(FUNCTIONS)}"
 
 
-def parse_expression(text: str) -> Function:
-    """Return the function of `epoch` that a text states.
+def parse_expression(text: str) -> Callable[[float], float]:
+    """Return the function of `epoch` that a text states, for which torch saves no state.
 
-    All numbers are floats, none of which takes long to compute. It is a plain function, of which
-    torch saves nothing with a scheduler's state. Where it has no finite value it raises UsageError.
+    All numbers are floats, none of which takes long to compute. The function raises UsageError
+    where it has no finite value.
 
     Raises: ValueError where the text is no such formula, or too long.
     """
@@ -37,12 +33,11 @@ def parse_expression(text: str) -> Function:
     if "#" in text:  # with its lines joined, a comment would swallow all after it
         raise _refusal(text, text.index("#"))
     try:
-        tree = ast.parse(text, mode="eval")
+        compute = _compiled(ast.parse(text, mode="eval").body, text)
     except SyntaxError as error:
         raise _refusal(text, max(error.offset or 1, 1) - 1) from None
-    except (ValueError, RecursionError, MemoryError):  # a null byte, or nested too deep
+    except (RecursionError, MemoryError):  # nested too deep
         raise _refusal(text, 0) from None
-    compute = _compiled(tree.body, text)
 
     def evaluate(epoch: float) -> float:
         try:
@@ -61,28 +56,28 @@ def _refusal(text: str, start: int, stop: int | None = None) -> ValueError:
     return ValueError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
 
 
-def _compiled(node: ast.expr, text: str) -> Function:
+def _compiled(node: ast.expr, text: str) -> Callable[[float], float]:
     """Return what a node of a formula computes, if it is of the few kinds that one is made of."""
+    function, parts = None, []
     match node:
         case ast.Constant(value=value) if type(value) in (int, float):
             return lambda epoch: float(value)
         case ast.Name(id="epoch" | "pi" as name):
             return lambda epoch: epoch if name == "epoch" else math.pi
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in OPERATORS:
-            return _applied(OPERATORS[type(op)], [operand], text)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
-            return _applied(OPERATORS[type(op)], [left, right], text)
-        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in OPERATORS:
-            return _applied(OPERATORS[type(op)], [left, right], text)
+        case ast.UnaryOp(op=op, operand=operand):
+            function, parts = OPERATORS.get(type(op)), [operand]
+        case (
+            ast.BinOp(left=left, op=op, right=right)
+            | ast.Compare(left=left, ops=[op], comparators=[right])
+        ):
+            function, parts = OPERATORS.get(type(op)), [left, right]
+        case ast.Call(func=ast.Name(id=name), args=parts, keywords=[]) if parts:
+            takes_one = name not in ("min", "max")
+            function = FUNCTIONS.get(name) if (len(parts) == 1) == takes_one else None
         case ast.IfExp(test=test, body=body, orelse=orelse):
             is_met, yes, no = (_compiled(part, text) for part in (test, body, orelse))
             return lambda epoch: yes(epoch) if is_met(epoch) else no(epoch)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            if args and (len(args) > 1) == (name in ("min", "max")):
-                return _applied(FUNCTIONS[name], args, text)
-    raise _refusal(text, node.col_offset, node.end_col_offset)
-
-
-def _applied(function: Callable[..., float], operands: list[ast.expr], text: str) -> Function:
-    parts = [_compiled(operand, text) for operand in operands]
-    return lambda epoch: function(*(part(epoch) for part in parts))
+    if function is None:
+        raise _refusal(text, node.col_offset, node.end_col_offset)
+    operands = [_compiled(part, text) for part in parts]
+    return lambda epoch: function(*(operand(epoch) for operand in operands))
