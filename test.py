@@ -36,8 +36,11 @@ def run(
 
 def main(config: "Config", path: Path, state: dict[str, Any]) -> dict[str, float]:
     """Rebuild the model of a checkpoint, evaluate it, write the reports, return the metrics."""
+    from contextlib import closing
+
     from base.runtime.device import select_device
     from logger import setup_logging
+    from logger.run_logger import open_evaluation_logger
     from trainer.assembly import load_for_evaluation
     from trainer.evaluation import evaluate
     from trainer.run import folder_beside
@@ -47,7 +50,8 @@ def main(config: "Config", path: Path, state: dict[str, Any]) -> dict[str, float
         log.warning("trainer.limit_batches=%d leaves test data out", config.trainer.limit_batches)
     trainer = load_for_evaluation(config, state, select_device(config.device))
     folder = folder_beside(path, "test")
-    metrics = evaluate(trainer, trainer.valid_data_loader, folder)
+    with closing(open_evaluation_logger(config)) as logger:
+        metrics = evaluate(trainer, folder, logger)
     log.info("%s, epoch %d", path, state["epoch"])
     log.info("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     for file in sorted(folder.iterdir()):

@@ -73,7 +73,7 @@ def fit(config: dict[str, Any], *overrides: str) -> dict[str, float]:
 def warm_up() -> None:
     """Run once what imports, so that only what grows is measured."""
     with assembled(growing(samples=64)) as (trainer, logger):
-        logger.finish(trainer.fit(logger=logger), {})
+        logger.finish(trainer.fit(logger=logger))
 
 
 # --- what runs in a child ------------------------------------------------------------------------
@@ -151,6 +151,7 @@ def classes(number: int) -> dict[str, float]:
     import contextlib
     import io
 
+    from logger.run_logger import open_evaluation_logger
     from trainer.evaluation import evaluate
 
     def measure(number: int, num_samples: int) -> dict[str, float]:
@@ -162,7 +163,7 @@ def classes(number: int) -> dict[str, float]:
             contextlib.redirect_stdout(io.StringIO()) as printed,
         ):
             trainer.valid_data_loader = trainer.data_loader
-            evaluate(trainer, trainer.data_loader, Path(folder))
+            evaluate(trainer, Path(folder), open_evaluation_logger(trainer.config))
             files = sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20
         taken = {"seconds": time.process_time() - started, "MiB": megabytes("VmHWM") - before}
         return taken | {"MiB on disk": files, "lines": printed.getvalue().count("\n")}

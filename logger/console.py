@@ -17,6 +17,7 @@ LOGGER_NAME = "train"
 VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 MAX_EARLY = 1000  # lines kept for a log file that may never come
 SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
+NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
 
 
 def setup_logging(

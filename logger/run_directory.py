@@ -27,7 +27,6 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.csv"
         self.log_file = self.path / "train.log"
         self.summary_file = self.path / "summary.json"
-        self.curves_file = self.path / "curves.png"
         self._lock_file: IO[str] | None = None
 
     def acquire(self) -> None:

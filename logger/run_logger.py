@@ -1,115 +1,89 @@
-"""What a trainer tells, and where each of it goes."""
+"""Dispatch what a trainer logs to the console and to the writers of the config."""
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from base.base_writer import BaseWriter, Evaluation, ResumedFrom
 from base.checkpoint.files import write_atomic
-from logger.console import LOGGER_NAME, format_values
-from logger.csv_writer import CsvWriter
+from base.config.schema import Config
+from base.registry import WRITERS
+from base.registry.build import build
+from logger.console import NOT_RESULTS, format_values
 from logger.run_directory import RunDirectory
-from logger.tensorboard_writer import TensorBoardWriter, flatten
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from logger.wandb.wandb_writer import WandbWriter
-
-TENSORBOARD, WANDB = "TensorBoard", "Weights & Biases"
-NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
+log = logging.getLogger("train")
 
 
 class RunLogger:
-    """What a trainer tells, and where it goes: console, train.log, metrics.csv, TensorBoard, W&B.
+    """Logs a run: a console line per epoch, summary.json, and whatever its writers write.
 
-    Without a `run` (other ranks, `--check`) nothing goes anywhere. `wandb` is the whole config as
-    plain data where Weights & Biases is on. On a resume, `resume_epoch` is the number of completed
-    epochs and `resume_step` the restored step, `mid_epoch` when that lies within an epoch; what an
-    earlier process logged after that is dropped. TensorBoard and Weights & Biases never stop a
-    run: one that fails says so once and is off.
+    Without `run` and `writers` (other ranks, `--check`) nothing goes anywhere. A writer that fails
+    says so once and is off, unless it is `required`. `is_resumed` runs have shown config and model
+    before.
     """
 
     def __init__(
         self,
-        run: RunDirectory | None,
+        run: RunDirectory | None = None,
+        writers: Mapping[str, BaseWriter] | None = None,
         *,
-        tensorboard: bool = True,
-        csv: bool = True,
-        wandb: Mapping[str, Any] | None = None,
-        resume_epoch: int = 0,
-        resume_step: int | None = None,
-        mid_epoch: bool = False,
+        is_resumed: bool = False,
     ) -> None:
-        self._run = run
-        self._is_resumed = resume_step is not None
-        self._rows: list[Mapping[str, float]] = []
-        self._csv: CsvWriter | None = None
-        self._writers: dict[str, Any] = {}
-        if run is not None and csv:
-            self._csv = CsvWriter(run.metrics_file)
-            self._csv.cut_back(resume_epoch)
-            self._rows = self._csv.rows()
-        if run is not None and tensorboard:
-            first = 0 if resume_step is None else resume_step + 1
-            valid_first = first - 1 if self._is_resumed and mid_epoch else first
-            purges = {"purge_train": first, "purge_valid": valid_first}
-            self._open(TENSORBOARD, lambda: TensorBoardWriter(run.tensorboard, **purges))
-        if run is not None and wandb is not None:
-            self._open(WANDB, lambda: _wandb_writer(run, wandb, is_resumed=self._is_resumed))
-
-    def _open(self, name: str, writer: Callable[[], Any]) -> None:
-        try:
-            self._writers[name] = writer()
-        except Exception as error:  # a chart is not worth a run, whatever is wrong with it
-            _warn(f"{name} is off", error)
-
-    def _tell(self, name: str, write: Callable[[Any], None]) -> None:
-        if name not in self._writers:
-            return
-        try:
-            write(self._writers[name])
-        except Exception as error:  # as above
-            _warn(f"{name} is off from here on", error)
-            with suppress(Exception):
-                self._writers.pop(name).close()
+        self._run, self._is_resumed = run, is_resumed
+        self.writers = dict(writers or {})  # by the name that the config has for them
 
     @property
-    def tensorboard(self) -> TensorBoardWriter | None:
-        """The writer, or None where TensorBoard is off."""
-        return self._writers.get(TENSORBOARD)
+    def tensorboard(self) -> Any:
+        """The writer with torch's SummaryWriters, or None where TensorBoard is off."""
+        return self.writers.get("tensorboard")
 
-    def to_tensorboard(self, write: Callable[[TensorBoardWriter], None]) -> None:
+    def to_tensorboard(self, write: Callable[[Any], None]) -> None:
         """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
-        self._tell(TENSORBOARD, write)
+        self.tell("tensorboard", write)
 
-    def to_wandb(self, write: Callable[["WandbWriter"], None]) -> None:
-        """Write to Weights & Biases likewise."""
-        self._tell(WANDB, write)
+    def tell(self, name: str, write: Callable[[Any], None]) -> None:
+        """Call `write` with the writer of that name if it is on, guarded in the same way."""
+        if (writer := self.writers.get(name)) is None:
+            return
+        try:
+            write(writer)
+        except Exception as error:  # a chart is not worth a run, whatever is wrong with it
+            if writer.required:
+                raise
+            log.warning("%s is off from here on: %s", name, _reason(error))
+            del self.writers[name]
+            with suppress(Exception):
+                writer.close()
+
+    def _tell_all(self, method: str, *args: Any) -> None:
+        for name in list(self.writers):
+            self.tell(name, lambda writer: getattr(writer, method)(*args))
 
     def log_config(self, text: str) -> None:
-        """Show the config, as YAML text, in TensorBoard; once, not after a resume."""
+        """Show the config, as YAML text."""
         if not self._is_resumed:
-            self.to_tensorboard(lambda board: board.text("config", f"```yaml\n{text}\n```"))
+            self._tell_all("log_config", text)
 
-    def log_model(self, model: "nn.Module", inputs: Any) -> None:
-        """Show the graph of the plain `model` and a sheet of its inputs (B, ...); not after a
-        resume."""
-        if not self._is_resumed:
-            self.to_tensorboard(lambda board: board.images("inputs", inputs))
-            self.to_tensorboard(lambda board: board.graph(model, inputs))
+    def log_model(self, model: "nn.Module", read_inputs: Callable[[], Any]) -> None:
+        """Show the plain model, and inputs that are read only if a writer shows them."""
+        shows = any(_overrides(type(writer), "log_model") for writer in self.writers.values())
+        if shows and not self._is_resumed:
+            self._tell_all("log_model", model, read_inputs())
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
         """Add to the training curves at the optimizer step `step`."""
-        for name in list(self._writers):
-            self._tell(name, lambda writer: writer.train(values, step))
+        self._tell_all("log_step", values, step)
 
     def log_epoch(
         self, row: Mapping[str, float | int], *, num_epochs: int, waiting: float = 0.0
     ) -> None:
-        """Write a finished epoch: a line on the console, a row of metrics.csv, validation curves.
+        """Log a finished epoch.
 
         `row` has `epoch`, `step`, `seconds`, `samples_per_second`, `lr`, then the results;
         `waiting` is the share of time in which training waited for data.
@@ -117,87 +91,82 @@ class RunLogger:
         Raises:
             WriteError: metrics.csv cannot be written.
         """
+        self._tell_all("log_epoch", row)
         if self._run is None:
             return
-        self._rows.append(dict(row))
-        if self._csv is not None:
-            self._csv.write(row)
-        valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
-        self.to_tensorboard(lambda board: board.valid(valid, int(row["step"])))
-        self.to_wandb(lambda writer: writer.epoch(row))
         results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
         timing = ""
         if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
             timing = f"  {row['seconds']:.1f} s  {row['samples_per_second']:.0f} samples/s"
             timing += f"  waiting for data {waiting:.0%}"
-        log = logging.getLogger(LOGGER_NAME)
         log.info("epoch %d/%d  %s%s", row["epoch"], num_epochs, results, timing)
 
+    def log_evaluation(self, evaluation: Evaluation) -> None:
+        """Report the results of test.py."""
+        self._tell_all("log_evaluation", evaluation)
+
     def flush(self) -> None:
-        """Give what was told to the operating system; before each checkpoint."""
-        self.to_tensorboard(lambda board: board.flush())
+        """Hand what was logged to the operating system; before each checkpoint."""
+        self._tell_all("flush")
 
-    def finish(self, summary: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
-        """Write what a finished run leaves: summary.json, the HPARAMS tab, W&B's, curves.png.
-
-        `hparams` is the config as plain nested data. Results in `summary` become its outcome there.
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json and what else a finished run leaves.
 
         Raises:
-            WriteError: summary.json or curves.png cannot be written.
+            WriteError: summary.json cannot be written.
         """
         if self._run is None:
             return
-        summary = _plain(summary)
-        text = json.dumps(summary, indent=2, allow_nan=False)
-        write_atomic(self._run.summary_file, text + "\n")
-        outcome = {
-            f"summary/{name}": value
-            for name, value in flatten(summary).items()
-            if isinstance(value, float) and name.rpartition(".")[2] not in NOT_RESULTS
-        }
-        self.to_tensorboard(lambda board: board.hparams(hparams, outcome))
-        self.to_wandb(lambda writer: writer.finish(summary))
-        self._plot_curves(str(hparams.get("name", "")), hparams.get("trainer") or {})
-
-    def _plot_curves(self, name: str, trainer: Mapping[str, Any]) -> None:
-        assert self._run is not None
-        if not self._rows:
-            return
-        try:
-            from logger.plots.plots import plot_curves
-        except ImportError as error:
-            _warn("no curves.png", error)
-            return
-        title = "  ".join(filter(None, (name, self._run.run_id)))
-        monitor = str(trainer.get("monitor") or "min val_loss")
-        plot_curves(self._rows, self._run.curves_file, title=title, monitor=monitor)
+        # NaN and infinity become null, and paths text
+        text = json.dumps(summary, default=str)
+        summary = json.loads(text, parse_constant=lambda constant: None)
+        write_atomic(self._run.summary_file, json.dumps(summary, indent=2) + "\n")
+        self._tell_all("finish", summary)
 
     def close(self) -> None:
-        """Close the event files, and upload what W&B has not yet."""
-        for name in list(self._writers):
-            self._tell(name, lambda writer: writer.close())
-        self._writers.clear()
+        """Close all writers."""
+        self._tell_all("close")
+        self.writers.clear()
 
 
-def _wandb_writer(
-    run: RunDirectory, config: Mapping[str, Any], *, is_resumed: bool
-) -> "WandbWriter":
-    from logger.wandb.wandb_writer import WandbWriter
-
-    return WandbWriter(run, config, is_resumed=is_resumed)
+def open_logger(config: Config, run: RunDirectory, resume: ResumedFrom | None = None) -> RunLogger:
+    """Return the logger of a training run with the writers of its config."""
+    writers = _build_writers(config, run=run, resume=resume)
+    return RunLogger(run, writers, is_resumed=resume is not None)
 
 
-def _warn(what: str, error: Exception) -> None:
-    reason = f"{type(error).__name__}: {error}"
-    logging.getLogger(LOGGER_NAME).warning("%s: %s", what, reason)
+def open_evaluation_logger(config: Config) -> RunLogger:
+    """Return a logger of those writers of the config that report evaluations."""
+    return RunLogger(writers=_build_writers(config, needed_method="log_evaluation"))
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON can hold it: no NaN or infinity, paths and the like as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+def _build_writers(
+    config: Config,
+    *,
+    run: RunDirectory | None = None,
+    resume: ResumedFrom | None = None,
+    needed_method: str | None = None,
+) -> dict[str, BaseWriter]:
+    """Return the writers that are on by their names, of those that have a method of their own."""
+    runtime = {"run": run, "config": config.model_dump(), "resume": resume}
+    built = {}
+    for name, writer in sorted(WRITERS.own().items()):
+        options = config.logger.writers.get(name, writer.on_by_default)
+        if options is False or (needed_method and not _overrides(writer, needed_method)):
+            continue
+        node = {"type": name, "args": {} if options is True else options}
+        try:
+            built[name] = build(node, WRITERS, path=f"logger.{name}", runtime=runtime)
+        except Exception as error:  # as above
+            if writer.required:
+                raise
+            log.warning("%s is off: %s", name, _reason(error))
+    return built
+
+
+def _overrides(writer: type[BaseWriter], method: str) -> bool:
+    return getattr(writer, method) is not getattr(BaseWriter, method)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Curves, config, graph and inputs of a run in TensorBoard."""
+"""Curves, config, graph, inputs and hyperparameters of a run in TensorBoard."""
 
 import contextlib
 import io
@@ -6,50 +6,96 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from base.base_writer import BaseWriter, ResumedFrom
+from base.registry import WRITERS
+from logger.console import NOT_RESULTS
+from logger.event_file import open_events
+from logger.run_directory import RunDirectory
 
-LOG = logging.getLogger("train")
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+log = logging.getLogger("train")
+
 MAX_IMAGES = 32
 
 
-class TensorBoardWriter:
-    """Two event folders, train/ and valid/, so that a tag's two curves share one chart.
+@WRITERS.register("tensorboard")
+class TensorBoardWriter(BaseWriter):
+    """Writes two event folders, train/ and valid/, so that a tag's two curves share one chart.
 
     `train_events` and `valid_events` are torch SummaryWriters, for all that is not offered here.
-    On a resume the events of earlier files from `purge_train` and `purge_valid` (steps) on are
-    hidden.
+    On a resume TensorBoard hides what earlier files hold of later steps.
     """
 
+    on_by_default = True
+
     def __init__(
-        self, folder: Path, *, purge_train: int | None = None, purge_valid: int | None = None
+        self,
+        *,
+        run: RunDirectory,
+        config: Mapping[str, Any] | None = None,
+        resume: ResumedFrom | None = None,
     ) -> None:
-        from logger.event_file import EventWriter
+        self._folder, self._config = run.tensorboard, config or {}
+        first = resume.step + 1 if resume else 0
+        # the epoch's end, where validation is logged, lies at the restored step or behind it
+        first_valid = resume.step if resume and resume.mid_epoch else first
+        self.train_events = open_events(self._folder / "train", purge_step=first)
+        self.valid_events = open_events(self._folder / "valid", purge_step=first_valid)
 
-        self._folder = Path(folder)
-        self.train_events = EventWriter(self._folder / "train", purge_step=purge_train)
-        self.valid_events = EventWriter(self._folder / "valid", purge_step=purge_valid)
+    def log_config(self, text: str) -> None:
+        self.train_events.add_text("config", f"```yaml\n{text}\n```", 0)
 
-    def train(self, values: Mapping[str, float], step: int) -> None:
-        """Add a point to the training curve of each name."""
+    def log_model(self, model: "nn.Module", inputs: Any) -> None:
+        self._add_images("inputs", inputs)
+        self._add_graph(model, inputs)
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
         _add_scalars(self.train_events, values, step)
 
-    def valid(self, values: Mapping[str, float], step: int) -> None:
-        """Add a point to the validation curve of each name, given without its `val_`."""
-        _add_scalars(self.valid_events, values, step)
+    def log_epoch(self, row: Mapping[str, float | int]) -> None:
+        """Add the columns of validation, without their `val_`; those of training have curves."""
+        valid = {k.removeprefix("val_"): v for k, v in row.items() if k.startswith("val_")}
+        _add_scalars(self.valid_events, valid, int(row["step"]))
 
-    def text(self, tag: str, text: str) -> None:
-        """Show `text` (Markdown) in the TEXT tab."""
-        self.train_events.add_text(tag, text, 0)
+    def flush(self) -> None:
+        self.train_events.flush()
+        self.valid_events.flush()
 
-    def graph(self, model: "nn.Module", inputs: Any) -> None:
-        """Show the graph of the plain `model` (not wrapped or compiled) as traced with `inputs`.
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Show the run in the HPARAMS tab, with the results of `summary` as its outcome."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+        from torch.utils.tensorboard.summary import hparams
 
-        It leaves the model's modes and the random state as they were. A model that cannot be
-        traced costs one line in the log.
+        # The parent of train/ and valid/ is where the tab looks for a run that has both. It is
+        # told no list of columns: it would take that of one run for all of them.
+        with open_events(self._folder, purge_step=0) as events:
+            events.file_writer.add_summary(hparams_pb(flatten(self._config), trial_id=""), 0)
+            events.file_writer.add_summary(hparams({}, {})[2], 0)  # the session has ended
+            for name, value in flatten(summary).items():
+                if isinstance(value, float) and name.rpartition(".")[2] not in NOT_RESULTS:
+                    events.add_scalar(f"summary/{name}", value, 0)
+
+    def close(self) -> None:
+        self.train_events.close()
+        self.valid_events.close()
+
+    def _add_images(self, tag: str, inputs: Any) -> None:
+        """Show up to 32 images (B, C, H, W), C 1 or 3, each scaled to its own range."""
+        if getattr(inputs, "ndim", 0) != 4 or inputs.shape[1] not in (1, 3):
+            return
+        images: Tensor = inputs[:MAX_IMAGES].detach().float().cpu().nan_to_num(0, 0, 0)
+        lowest, highest = (bound((1, 2, 3), keepdim=True) for bound in (images.amin, images.amax))
+        images = (images - lowest) / (highest - lowest).clamp(min=1e-12)
+        self.train_events.add_images(tag, images, 0)
+
+    def _add_graph(self, model: "nn.Module", inputs: Any) -> None:
+        """Show the graph of `model` as traced; leave its modes and the random state as they were.
+
+        A model that cannot be traced costs one line in the log.
         """
         import torch
 
@@ -67,42 +113,7 @@ class TensorBoardWriter:
                 self.train_events.add_graph(model, inputs, use_strict_trace=False)
         except Exception as error:  # tracing runs the user's forward: anything can come out
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            LOG.warning("TensorBoard shows no graph of this model: %s", reason)
-
-    def images(self, tag: str, inputs: Any) -> None:
-        """Show up to 32 of `inputs` (B, C, H, W), C 1 or 3, each scaled to its own range.
-
-        Anything of another shape is passed over.
-        """
-        if getattr(inputs, "ndim", 0) != 4 or inputs.shape[1] not in (1, 3):
-            return
-        from logger.plots.plots import scaled_for_viewing
-
-        images = scaled_for_viewing(inputs[:MAX_IMAGES])  # (B, H, W, C)
-        self.train_events.add_images(tag, images, 0, dataformats="NHWC")
-
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Show this run in the HPARAMS tab: the values of `config`, `metrics` as the outcome."""
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from torch.utils.tensorboard.summary import hparams
-
-        from logger.event_file import EventWriter
-
-        # The parent of train/ and valid/ is where the tab looks for a run that has both. It is
-        # told no list of columns: it would take that of one run for all of them.
-        with EventWriter(self._folder, purge_step=0) as events:
-            events.file_writer.add_summary(hparams_pb(flatten(config), trial_id=""), 0)
-            events.file_writer.add_summary(hparams({}, {})[2], 0)  # the session has ended
-            for name, value in metrics.items():
-                events.add_scalar(name, value, 0)
-
-    def flush(self) -> None:
-        self.train_events.flush()
-        self.valid_events.flush()
-
-    def close(self) -> None:
-        self.train_events.close()
-        self.valid_events.close()
+            log.warning("TensorBoard shows no graph of this model: %s", reason)
 
 
 def _add_scalars(events: Any, values: Mapping[str, float], step: int) -> None:
@@ -112,6 +123,16 @@ def _add_scalars(events: Any, values: Mapping[str, float], step: int) -> None:
     points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
     events.file_writer.add_summary(Summary(value=points), step)
     events.flush()
+
+
+def add_png(events: Any, tag: str, png: bytes, step: int | None = None) -> None:
+    """Show the content of a PNG file among the images of a SummaryWriter."""
+    from PIL import Image
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(width=width, height=height, encoded_image_string=png)
+    events.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
 @contextlib.contextmanager

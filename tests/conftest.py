@@ -23,6 +23,26 @@ def project_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def turn_off_optional_writers() -> Callable[[pytest.MonkeyPatch], None]:
+    """A function that leaves only the core's writers on by default, as drawing takes its time."""
+
+    def turn_off(patch: pytest.MonkeyPatch) -> None:
+        from base.registry import WRITERS
+
+        for name, writer in WRITERS.own().items():
+            if name not in ("csv", "tensorboard"):
+                patch.setattr(writer, "on_by_default", False)
+
+    return turn_off
+
+
+@pytest.fixture
+def core_writers_only(turn_off_optional_writers, monkeypatch) -> None:
+    """Leave only the core's writers on by default."""
+    turn_off_optional_writers(monkeypatch)
+
+
+@pytest.fixture(scope="session")
 def write_small_mnist() -> Callable[[Path], None]:
     """A function that puts the digits, enlarged to 28 x 28, where torchvision looks for MNIST."""
 

@@ -83,9 +83,9 @@ SPECIAL = {"transfer.yaml": ("model.args.weights=null",)}  # nothing can be down
 @pytest.mark.parametrize(
     "path", [p for p in CONFIGS if p.name in SHIPPED | {"config.json"}], ids=lambda p: p.name
 )
+@pytest.mark.usefixtures("core_writers_only")
 def test_a_shipped_config_trains_and_resumes(path, data_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(data_folder)
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
     changes = [*QUICK, *SPECIAL.get(path.name, ()), f"trainer.save_dir={tmp_path}"]
 
     def run(run_id: str) -> Path:

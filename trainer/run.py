@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from base.base_writer import ResumedFrom
 from base.checkpoint.checkpoints import BEST, Checkpoints, checkpoint_name, read_checkpoint
 from base.checkpoint.files import write_atomic, write_error
 from base.config.schema import Config
 from base.errors import CheckpointError, UsageError
 from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
-from logger.console import format_values
+from logger.console import NOT_RESULTS, format_values
 from logger.run_directory import acquire_new
-from logger.run_logger import NOT_RESULTS
+from logger.run_logger import open_logger
 from trainer.data import has_test_data
 from trainer.resume import ResumePoint, epoch_and_step
 from trainer.trainer import Trainer
@@ -32,10 +33,9 @@ def run_training(trainer: Trainer, resume_point: ResumePoint) -> dict[str, Any]:
     config = trainer.config
     with open_run(config, resume_point) as (run, logger, checkpoints):
         logger.log_config(config.to_yaml())
-        if run is not None and resume_point.state is None and config.logger.tensorboard:
-            logger.log_model(trainer.network, trainer.data_loader.peek(trainer.device))
+        logger.log_model(trainer.network, lambda: trainer.data_loader.peek(trainer.device))
         summary = trainer.fit(logger=logger, checkpoints=checkpoints)
-        logger.finish(summary, config.model_dump())
+        logger.finish(summary)
     return announce(run, summary, config)
 
 
@@ -54,7 +54,7 @@ def open_run(
     verbosity = config.logger.verbosity
     if not distributed.is_main():
         setup_logging(None, verbosity=verbosity, is_main=False)
-        yield None, RunLogger(None), None
+        yield None, RunLogger(), None
         return
     run = resume_point.run or acquire_new(Path(config.trainer.save_dir) / config.name)
     run.acquire()
@@ -109,16 +109,10 @@ def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str
 
 
 def _make_logger(run: RunDirectory, state: Mapping[str, Any] | None, config: Config) -> RunLogger:
-    state = state or {"epoch": 0, "step": None, "batch": 0}
-    return RunLogger(
-        run,
-        tensorboard=config.logger.tensorboard,
-        csv=config.logger.csv,
-        wandb=None if config.logger.wandb is None else config.model_dump(),
-        resume_epoch=state["epoch"],
-        resume_step=state["step"],
-        mid_epoch=state["batch"] > 0,
-    )
+    resume = None
+    if state is not None:
+        resume = ResumedFrom(state["epoch"], state["step"], mid_epoch=state["batch"] > 0)
+    return open_logger(config, run, resume)
 
 
 def announce(
@@ -138,8 +132,6 @@ def announce(
         results = {name: value for name, value in best.items() if name not in NOT_RESULTS}
         scores = format_values(dict(sorted(results.items(), key=lambda kv: kv[0][:4] != "val_")))
         log.info("best: epoch %d, %s, in %s", best["epoch"], scores, run.checkpoints / BEST)
-    if run.curves_file.exists():
-        log.info("curves: %s", run.curves_file)
     if has_test_data(config):
         log.info("next: python test.py -r %s", run.path)
     if run.tensorboard.exists():

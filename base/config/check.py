@@ -13,10 +13,17 @@ from pydantic_core import ErrorDetails
 from base.base_trainer import BaseTrainer
 from base.config.merge import merge, parse_overrides, read_config
 from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
-from base.config.schema import Config, DataLoaderConfig, NodeConfig, ParamGroup, TrainerConfig
+from base.config.schema import (
+    Config,
+    DataLoaderConfig,
+    LoggerConfig,
+    NodeConfig,
+    ParamGroup,
+    TrainerConfig,
+)
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
-from base.registry import OPTIMIZERS, REGISTRIES
+from base.registry import OPTIMIZERS, REGISTRIES, WRITERS
 from base.registry.annotations import in_words
 from base.registry.arguments import Parameters
 from base.registry.build import check, split_node
@@ -39,6 +46,7 @@ RUNTIME = {
     "lr_scheduler": {"optimizer", "T_max", "total_steps", "max_lr"},
     "trainer": {*inspect.signature(BaseTrainer).parameters},
 }
+WRITER_RUNTIME = ("run", "config", "resume")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -54,6 +62,7 @@ def check_config(source: Source) -> Config:
     raw = source.values
     issues = [*check_schema(raw)]
     issues += _check_nodes(raw, {issue.path for issue in issues})
+    issues += _check_writers(raw.get("logger"))
     if not any(issue.where for issue in issues):  # the project's own modules can be imported
         issues += check_rules(raw, [issue.path for issue in issues])
     raise_issues(source, issues)
@@ -136,6 +145,25 @@ def _check_nodes(raw: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator
         yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
         if key == "optimizer":
             yield from _check_param_groups(node)
+
+
+def _check_writers(logger: Any) -> Iterator[ConfigIssue]:
+    """Yield what is wrong with the names of writers and their options."""
+    for name, options in logger.items() if isinstance(logger, dict) else ():
+        path = ("logger", name)
+        if name in LoggerConfig.model_fields or options is None:
+            continue
+        if name not in (known := WRITERS.names()):
+            near = did_you_mean(str(name), [*LoggerConfig.model_fields, *known])
+            yield ConfigIssue(path, f"unknown key{near}")
+        elif not isinstance(options, bool | dict):
+            expected = "true, false or a mapping of options"
+            yield ConfigIssue(path, f"expected {expected}, found {format_value(options)}")
+        else:
+            node = {"type": name, "args": options if isinstance(options, dict) else {}}
+            for issue in check(node, WRITERS, path=path, runtime=WRITER_RUNTIME):
+                # options stand right below the name, not in args of a node
+                yield replace(issue, path=(*path, *issue.path[3:]))
 
 
 def _nodes_in(

@@ -3,7 +3,6 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.util import find_spec
 from itertools import pairwise, product
 from typing import Any
 
@@ -11,7 +10,7 @@ from base.base_data_loader import BaseDataLoader
 from base.config.schema import RESERVED_COLUMNS, Config
 from base.data.deterministic import DETERMINISTIC
 from base.errors import ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
-from base.registry import DATA_LOADERS, LOSSES, TRANSFORMS
+from base.registry import DATA_LOADERS, LOSSES, TRANSFORMS, WRITERS
 from base.registry import DATASETS as DATASET_CLASSES
 from base.registry.arguments import Parameters, items
 from base.registry.build import nested_nodes, split_node
@@ -277,9 +276,8 @@ def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
 
 
 @rule("logger")
-def _wandb_is_there(config: Config) -> Iterator[ConfigIssue]:
-    spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
-    if config.logger.wandb is not None and (spec is None or spec.origin is None):
-        yield ConfigIssue(
-            ("logger", "wandb"), "wandb is not installed: pip install wandb; or set it false"
-        )
+def _writers_fit_the_config(config: Config) -> Iterator[ConfigIssue]:
+    for name, options in config.logger.writers.items():
+        check_config = getattr(WRITERS.find(name), "check_config", None)
+        if check_config and options is not False:
+            yield from check_config(config, ("logger", name))

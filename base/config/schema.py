@@ -34,10 +34,6 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str | dict) else value
 
 
-def _switched(value: Any) -> Any:
-    return {True: {}, False: None}[value] if isinstance(value, bool) else value
-
-
 class Section(BaseModel):
     """A mapping of the config: keys as listed, types as written, null for a key's default."""
 
@@ -153,23 +149,16 @@ class TrainerConfig(NodeConfig):
     limit_batches: int | None = Field(None, ge=1)
 
 
-class WandbConfig(Section):
-    """What to tell Weights & Biases that its WANDB_* variables do not."""
-
-    project: str | None = None
-    entity: str | None = None
-    group: str | None = None
-    tags: list[str] | None = None
-    mode: Literal["online", "offline", "disabled"] | None = None
-
-
 class LoggerConfig(Section):
-    """Where a run is told; verbosity 0 shows warnings, 1 epochs, 2 everything."""
+    """What the console shows: 0 warnings, 1 epochs, 2 everything; any other key names a writer."""
 
-    tensorboard: bool = True
-    csv: bool = True
-    wandb: Annotated[WandbConfig | None, BeforeValidator(_switched)] = None
+    model_config = ConfigDict(extra="allow")
     verbosity: int = Field(2, ge=0, le=2)
+
+    @property
+    def writers(self) -> dict[str, bool | dict[str, Any]]:
+        """The writers that are named: on, off, or on with these options."""
+        return {k: v for k, v in self.__pydantic_extra__.items() if v is not None}
 
 
 class Config(Section):

@@ -1,30 +1,34 @@
-"""Weights & Biases. Imports wandb: import it only where that is on."""
+"""Curves, results and the best model of a run in Weights & Biases."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import wandb
-
+from base.base_writer import BaseWriter, ResumedFrom
 from base.checkpoint.checkpoints import BEST
+from base.config.schema import Config
+from base.errors import ConfigIssue, KeyPath
+from base.registry import WRITERS
 from logger.run_directory import RunDirectory
 
 UPLOAD_SECONDS = 600  # to wait at the end, where wandb itself waits for ever; the rest is on disk
 NO_KEY = "no API key: run `wandb login`, or set WANDB_MODE=offline or logger.wandb.mode=offline"
 
 
-class WandbWriter:
-    """One run of W&B; `wandb_run` is wandb's own object, for all that is not offered here.
+@WRITERS.register("wandb")
+class WandbWriter(BaseWriter):
+    """Logs a run to W&B; `wandb_run` is wandb's own object, for all that is not offered here.
 
-    `config` is the whole config as plain data. What `logger.wandb` of it leaves open, the WANDB_*
-    variables and wandb's settings files say; the project is `name` where nobody says. The id is
-    that of `run`, so a continued run is the same one there; a new one replaces what had its id.
+    What its options leave open, the WANDB_* variables and wandb's settings files say; the project
+    is the config's name where nobody says. The id is that of the run, so a continued run is the
+    same one there; a new one replaces what had its id.
 
     wandb's own step only rises and nothing can be taken back, so after a rollback what is there
-    already is not told again: it has the same values. The charts' x is `step`, the optimizer's.
+    already is not logged again: it has the same values. The charts' x is `step`, the optimizer's.
     A killed process loses up to 15 seconds of points that metrics.csv may have.
 
     Raises:
@@ -32,18 +36,32 @@ class WandbWriter:
     """
 
     def __init__(
-        self, run: RunDirectory, config: Mapping[str, Any], *, is_resumed: bool = False
+        self,
+        project: str | None = None,
+        entity: str | None = None,
+        group: str | None = None,
+        tags: list[str] | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+        *,
+        run: RunDirectory,
+        config: Mapping[str, Any],
+        resume: ResumedFrom | None = None,
     ) -> None:
-        options, settings = dict(config["logger"]["wandb"]), wandb.setup().settings
-        mode = options.pop("mode") or settings.mode
+        import wandb
+
+        settings = wandb.setup().settings
+        mode = mode or settings.mode
         if mode not in ("offline", "dryrun", "disabled") and not wandb.login(prompt=False):
             raise RuntimeError(NO_KEY)
         self._run = run
         self.wandb_run = wandb.init(
-            **options | {"project": options["project"] or settings.project or config["name"]},
+            project=project or settings.project or config["name"],
+            entity=entity,
+            group=group,
+            tags=tags,
             name=run.run_id,
             id=f"{config['name']}-{run.run_id}",
-            resume="allow" if is_resumed else None,
+            resume="allow" if resume else None,
             mode=mode,
             dir=run.path.absolute(),  # its service may work in another folder
             config=dict(config),
@@ -53,26 +71,33 @@ class WandbWriter:
         self.wandb_run.define_metric("step", hidden=True)
         self.wandb_run.define_metric("*", step_metric="step")
         self._next = self.wandb_run.step
-        if is_resumed and self.wandb_run.offline:
+        if resume and self.wandb_run.offline:
             self._next = _last_step(run.path / "wandb", self.wandb_run.id) + 1
 
-    def train(self, values: Mapping[str, float], step: int) -> None:
-        """Add a point to the training curves, `train/NAME`."""
+    @classmethod
+    def check_config(cls, config: Config, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield an issue where wandb is not installed."""
+        spec = find_spec("wandb")  # without an origin: the folder it leaves where it ran
+        if spec is None or spec.origin is None:
+            yield ConfigIssue(path, "wandb is not installed: pip install wandb; or set it false")
+
+    def log_step(self, values: Mapping[str, float], step: int) -> None:
         self._log({f"train/{name}": value for name, value in values.items()}, step, 2 * step)
 
-    def epoch(self, row: Mapping[str, float | int]) -> None:
-        """Add a row of metrics.csv: `epoch/COLUMN` for each of its columns."""
+    def log_epoch(self, row: Mapping[str, float | int]) -> None:
         step = int(row["step"])
         self._log({f"epoch/{name}": value for name, value in row.items()}, step, 2 * step + 1)
 
-    def _log(self, values: Mapping[str, float], step: int, place: int) -> None:
-        """Log under a step of wandb's own, `place` where it is free, so that no two are one row."""
-        if place >= self._next:
-            place = max(place, self.wandb_run.step)
-            self.wandb_run.log({**values, "step": step}, step=place, commit=True)
+    def _log(self, values: Mapping[str, float], step: int, wandb_step: int) -> None:
+        """Log under `wandb_step` where it is free, so that no two logs become one row."""
+        if wandb_step >= self._next:
+            wandb_step = max(wandb_step, self.wandb_run.step)
+            self.wandb_run.log({**values, "step": step}, step=wandb_step, commit=True)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Add the summary, and as an artifact the best checkpoint and the config it ran with."""
+        import wandb
+
         self.wandb_run.summary.update(summary)
         if not (best := self._run.checkpoints / BEST).exists():
             return
@@ -83,6 +108,8 @@ class WandbWriter:
 
     def close(self) -> None:
         """Upload what is left; the run has failed there if this is called for an error."""
+        import wandb
+
         try:
             self.wandb_run.finish(exit_code=int(sys.exception() is not None))
         except Exception:

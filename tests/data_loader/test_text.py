@@ -168,10 +168,9 @@ def test_padding_is_never_learnt():
 
 
 @pytest.fixture
-def overrides(tmp_path, project_root, monkeypatch) -> list[str]:
+def overrides(tmp_path, project_root, monkeypatch, core_writers_only) -> list[str]:
     """Overrides that point text.yaml to tiny data, in which one word tells the class."""
     monkeypatch.chdir(project_root)
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
     rows = [(f"film {'x ' * (n % 9)} {word}", word) for n in range(40) for word in ("bad", "good")]
     for part in ("train", "test"):
         lines = ["text,label", *(",".join(row) for row in rows)]

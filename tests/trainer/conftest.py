@@ -178,9 +178,8 @@ def load(tmp_path) -> Callable[..., Config]:
 
 
 @pytest.fixture
-def start(tmp_path, monkeypatch) -> Callable[..., Path]:
+def start(tmp_path, core_writers_only) -> Callable[..., Path]:
     """Return a function that does what `train.py -c TREE --run-id ID` does; it returns the run."""
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
 
     def start_run(tree: Mapping[str, Any], *overrides: str, run_id: str = "run") -> Path:
         path = tmp_path / "tree.yaml"
@@ -210,9 +209,8 @@ def whole_and_resumed(start, interrupt) -> Callable[..., tuple[Path, Path]]:
 
 
 @pytest.fixture
-def resume(monkeypatch) -> Callable[..., Path]:
+def resume(core_writers_only) -> Callable[..., Path]:
     """Return a function that does what `train.py -r PATH` does; it returns the run it went into."""
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
 
     def resume_run(path: Path, *overrides: str) -> dict[str, Any]:
         config, start = start_from_checkpoint(path, overrides)

@@ -1,38 +1,61 @@
-"""What test.py reports of many classes and many samples."""
+"""The predictions that an evaluation keeps, and the files it leaves."""
+
+import csv
+import json
 
 import pytest
 import torch
+from torch import nn
 
-from trainer import evaluation
-from trainer.evaluation import PredictionTracker, regression_scores, report_classes
+from base import BaseWriter
+from base.errors import WriteError
+from logger import RunLogger
+from trainer.evaluation import PredictionTracker, evaluate
+
+
+class Listener(BaseWriter):
+    """Keeps the evaluation, and adds a metric of its own."""
+
+    def log_evaluation(self, evaluation):
+        self.seen = evaluation
+        evaluation.metrics["own"] = 1.0
 
 
 @pytest.fixture
-def predictions():
-    return {"target": torch.tensor([0, 1, 2, 2, 2]), "prediction": torch.tensor([0, 2, 1, 1, 2])}
+def trainer(make_trainer, points):
+    return make_trainer(nn.Linear(5, 3), points, valid=points)
 
 
-def test_few_classes_get_a_matrix_and_the_whole_report(predictions, tmp_path, capsys):
-    report_classes(predictions, ["a", "b", "c"], tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "report.txt", "confusion_matrix.csv", "confusion_matrix.png",
-    }  # fmt: skip
-    assert capsys.readouterr().out == (tmp_path / "report.txt").read_text() + "\n"
-    assert (tmp_path / "confusion_matrix.csv").read_text().splitlines()[3] == "c,0,2,1"
+def test_an_evaluation_leaves_metrics_and_predictions_and_tells_writers(trainer, points, tmp_path):
+    listener = Listener()
+    metrics = evaluate(trainer, tmp_path / "test", RunLogger(writers={"listener": listener}))
+    assert metrics == json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert metrics.keys() == {"loss", "own"}
+    with open(tmp_path / "test" / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["target"]) for row in rows] == points[1].tolist()
+    assert [int(row["index"]) for row in rows] == list(range(len(rows)))
+    seen = listener.seen
+    assert (seen.kind, seen.class_names) == ("classification", ["0", "1", "2"])
+    assert metrics["loss"] == pytest.approx(seen.predictions["loss"].mean().item())
+    indices = seen.predictions["loss"].argsort()[:4]
+    assert torch.equal(seen.inputs_at(indices.numpy()), points[0][indices])
 
 
-def test_many_classes_get_a_list_and_averages(predictions, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "MAX_MATRIX_CLASSES", 2)
-    report_classes(predictions, ["a", "b", "c"], tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.txt", "confusions.csv"}
-    assert (tmp_path / "confusions.csv").read_text().splitlines() == [
-        "true,predicted,count", "c,b,2", "b,c,1",
-    ]  # fmt: skip
-    said = capsys.readouterr().out
-    assert "precision" in said
-    assert "weighted avg" in said
-    assert not any(line.split()[:1] == ["c"] for line in said.splitlines())
-    assert "           c " in (tmp_path / "report.txt").read_text()
+def test_a_report_that_fails_costs_one_warning(trainer, tmp_path, capsys):
+    class Broken(BaseWriter):
+        def log_evaluation(self, evaluation):
+            raise ValueError("of the report")
+
+    logger = RunLogger(writers={"broken": Broken()})
+    assert evaluate(trainer, tmp_path, logger).keys() == {"loss"}
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(trainer, tmp_path):
+    (tmp_path / "test").touch()
+    with pytest.raises(WriteError, match="test: cannot be written"):
+        evaluate(trainer, tmp_path / "test", RunLogger())
 
 
 def test_kept_predictions_stay_in_order_and_in_few_pieces():
@@ -43,7 +66,8 @@ def test_kept_predictions_stay_in_order_and_in_few_pieces():
     assert tracker.predictions()["prediction"].tolist() == [n for n in range(100) for _ in "abc"]
 
 
-def test_numbers_of_half_precision_are_scored():
+def test_numbers_of_half_precision_are_kept_as_floats():
     tracker = PredictionTracker({}, device=torch.device("cpu"))
     tracker.update(torch.tensor([[1.0], [3.0]], dtype=torch.bfloat16), torch.ones(2, 1), 2)
-    assert regression_scores(tracker.predictions())["mae"] == 1
+    assert tracker.predictions()["loss"].tolist() == [0, 4]
+    assert tracker.predictions()["prediction"].dtype == torch.float32

@@ -17,10 +17,9 @@ from trainer.resume import find_trained
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys, tree):
+def command(tmp_path, monkeypatch, capsys, tree, core_writers_only):
     """Return a function that runs train.py in-process; it returns exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)
     (tmp_path / "blobs.yaml").write_text(yaml.safe_dump(tree))
 
     def run(*args: str) -> tuple[int, str, str]:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from base import Callback
 from base.errors import UsageError
+from logger.plots.plots import MAX_MATRIX_CLASSES
+from logger.tensorboard_writer import add_png
 from trainer.batches import count_limited
-from trainer.evaluation import MAX_MATRIX_CLASSES, PredictionTracker, class_shares, seen_classes
+from trainer.evaluation import PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -58,7 +60,7 @@ class Predictions(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         if trainer.valid_data_loader is None:
             raise UsageError("Predictions: there is no validation data to show")
-        if not trainer.config.logger.tensorboard:
+        if trainer.config.logger.writers.get("tensorboard") is False:
             log.warning("Predictions: nothing is shown, since logger.tensorboard is false")
 
     def on_epoch_end(self, trainer: Trainer, row: Mapping[str, float]) -> None:
@@ -165,7 +167,7 @@ class Panels:
         images = self.inputs[:NUM_SHOWN]
         titles = [true if true == taken else f"{taken}, true {true}" for true, taken in self.pairs]
         sheet = draw_image_sheet(images, titles[: len(images)], dpi=DPI)
-        events.add_picture("predictions/images", sheet, self.step)
+        add_png(events, "predictions/images", sheet, self.step)
 
     def table(self, events: Any) -> None:
         lines = ["| sample | true | predicted |", "|---|---|---|"]
@@ -186,7 +188,7 @@ class Panels:
         cells = self.columns["target"] * count + self.columns["prediction"]
         matrix = cells.bincount(minlength=count * count).view(count, count).numpy()
         picture = draw_confusion_matrix(matrix, self.labels, dpi=DPI)
-        events.add_picture("predictions/confusion_matrix", picture, self.step)
+        add_png(events, "predictions/confusion_matrix", picture, self.step)
 
     def meshes(self, events: Any) -> None:
         events.add_mesh("points", self.inputs[:NUM_MESHES], global_step=self.step)

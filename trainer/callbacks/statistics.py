@@ -40,7 +40,7 @@ class Statistics(Callback):
         self.step_hook: Any = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        if self.histograms and not trainer.config.logger.tensorboard:
+        if self.histograms and trainer.config.logger.writers.get("tensorboard") is False:
             log.warning("Statistics: no histograms, since logger.tensorboard is false")
         if distributed.is_main():
             self.step_hook = trainer.optimizer.register_step_pre_hook(

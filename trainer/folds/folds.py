@@ -13,8 +13,8 @@ from base.errors import UsageError
 from base.registry.arguments import items
 from base.runtime.device import select_device
 from logger import RunDirectory
+from logger.console import NOT_RESULTS
 from logger.run_directory import check_run_id, new_run_id
-from logger.run_logger import NOT_RESULTS
 from trainer.assembly import build_trainer
 from trainer.resume import ResumePoint, find_config, start_from_config
 from trainer.run import announce, run_training

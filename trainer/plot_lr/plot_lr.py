@@ -10,7 +10,7 @@ import torch
 
 from base.config.rules import PLATEAU
 from base.config.schema import Config
-from logger.plots.plots import plot_curves
+from logger.plots.plots_writer import plot_curves
 from trainer import parts
 from trainer.batches import count_steps
 from trainer.data import build_loader
@@ -45,7 +45,7 @@ def plot_lr(config: Config) -> Path:
     length = f"{config.trainer.epochs} epochs of {steps_per_epoch} steps"
     path = Path(f"{config.name}-lr.png")
     title = f"{config.name}: learning rate, {kind}, {length}"
-    plot_curves(rows, path, title=title, monitor="off", x="step")
+    plot_curves(rows, path, title=title, x="step")
     for name in list(rows[0])[1:]:
         rates = [row[name] for row in rows]
         first, peak, last = rates[0], max(rates), rates[-1]

@@ -12,7 +12,7 @@ from base.checkpoint.files import write_atomic
 from base.config.schema import Config
 from base.errors import UsageError
 from logger import RunDirectory
-from logger.csv_writer import CsvWriter
+from logger.csv_writer import read_rows
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -47,7 +47,7 @@ class Job:
             return None
         code = self.process.poll()
         column = self.config.trainer.monitor.split()[1]
-        for row in CsvWriter(self.run.metrics_file).rows():
+        for row in read_rows(self.run.metrics_file):
             self._report(int(row["epoch"]), row.get(column, math.nan))
         return code
 

@@ -68,7 +68,7 @@ ISSUES = [
     ),
     (
         "metrics: => logger: {wandb: 3}\nmetrics:",
-        "15:10: logger.wandb: expected a mapping, found 3",
+        "15:10: logger.wandb: expected true, false or a mapping of options, found 3",
     ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),

@@ -9,15 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from base.base_writer import ResumedFrom
 from base.errors import WriteError
-from logger.plots.plots import (
-    _best_epoch,
-    _quantities,
-    plot_confusion_matrix,
-    plot_curves,
-    plot_image_sheet,
-    scaled_for_viewing,
-)
+from logger import RunDirectory
+from logger.csv_writer import CsvWriter
+from logger.plots.plots import draw_confusion_matrix, draw_image_sheet, scale_for_viewing
+from logger.plots.plots_writer import PlotsWriter, _best_epoch, _quantities, plot_curves
 
 
 def rows(num_epochs, **values):
@@ -28,9 +25,8 @@ def rows(num_epochs, **values):
     ]
 
 
-def size(path):
+def size(data):
     """Return the width and height that a PNG file states."""
-    data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     return int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
 
@@ -48,7 +44,7 @@ def size(path):
 )
 def test_curves_are_drawn_for_any_table(tmp_path, table):
     plot_curves(table, tmp_path / "curves.png", title="tiny")
-    assert min(size(tmp_path / "curves.png")) > 300
+    assert min(size((tmp_path / "curves.png").read_bytes())) > 300
 
 
 def test_there_is_one_panel_per_quantity_with_loss_first_and_lr_last():
@@ -67,36 +63,32 @@ def test_the_best_epoch_is_the_first_of_equals_and_never_nan(monitor, best):
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 31, 1000])
-def test_a_confusion_matrix_gets_a_pixel_per_class_and_more(tmp_path, num_classes):
+def test_a_confusion_matrix_gets_a_pixel_per_class_and_more(num_classes):
     matrix = np.eye(num_classes, dtype=int) * 7
     labels = [f"a class of a rather long name {number}" for number in range(num_classes)]
-    plot_confusion_matrix(matrix, labels, tmp_path / "matrix.png")
-    assert min(size(tmp_path / "matrix.png")) > 1.2 * num_classes
+    assert min(size(draw_confusion_matrix(matrix, labels))) > 1.2 * num_classes
 
 
-def test_a_confusion_matrix_of_nothing_is_drawn(tmp_path):
-    matrix = torch.zeros(2, 2, dtype=torch.int64)
-    plot_confusion_matrix(matrix, ["a", "b"], tmp_path / "matrix.png")
-    assert size(tmp_path / "matrix.png")
+def test_a_confusion_matrix_of_nothing_is_drawn():
+    assert size(draw_confusion_matrix(torch.zeros(2, 2, dtype=torch.int64), ["a", "b"]))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_an_image_sheet_has_rows_of_eight(tmp_path, channels):
+def test_an_image_sheet_has_rows_of_eight(channels):
     images = torch.randn(9, channels, 6, 6)
-    plot_image_sheet(images, [str(number) for number in range(9)], tmp_path / "nine.png")
-    plot_image_sheet(images[:8], [str(number) for number in range(8)], tmp_path / "eight.png")
-    nine, eight = size(tmp_path / "nine.png"), size(tmp_path / "eight.png")
+    nine = size(draw_image_sheet(images, [str(number) for number in range(9)]))
+    eight = size(draw_image_sheet(images[:8], [str(number) for number in range(8)]))
     assert nine[0] == eight[0]
     assert nine[1] == pytest.approx(2 * eight[1], abs=1)
 
 
 def test_each_image_is_scaled_to_its_own_range():
     images = torch.stack([torch.arange(4.0), 100 * torch.arange(4.0), torch.full((4,), 7.0)])
-    shown = scaled_for_viewing(images.view(3, 1, 2, 2))
+    shown = scale_for_viewing(images.view(3, 1, 2, 2))
     assert shown.shape == (3, 2, 2, 3)
     assert shown.max(axis=(1, 2, 3)).tolist() == [1, 1, 0]
     assert shown.min() == 0
-    assert np.isfinite(scaled_for_viewing(np.full((1, 1, 2, 2), np.nan))).all()
+    assert np.isfinite(scale_for_viewing(np.full((1, 1, 2, 2), np.nan))).all()
 
 
 def test_a_figure_that_cannot_be_written_is_named(tmp_path):
@@ -105,19 +97,36 @@ def test_a_figure_that_cannot_be_written_is_named(tmp_path):
         plot_curves(rows(1), path, title="tiny")
 
 
-def test_the_package_is_imported_without_what_only_some_of_it_needs(tmp_path):
+def test_a_run_leaves_the_curves_of_all_its_epochs(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "logger.plots.plots_writer.plot_curves",
+        lambda rows, path, **more: drawn.append((rows, path.name, more)),
+    )
+    run = RunDirectory(tmp_path / "one")
+    run.path.mkdir()
+    csv = CsvWriter(run=run)
+    for row in rows(3):
+        csv.log_epoch(row)
+    config = {"name": "tiny", "trainer": {"monitor": "min loss"}}
+    writer = PlotsWriter(run=run, config=config, resume=ResumedFrom(2, 2))
+    writer.log_epoch(rows(3)[2])
+    writer.finish({})
+    more = {"title": "tiny  one", "monitor": "min loss"}
+    assert drawn == [(rows(3), "curves.png", more)]
+
+
+def test_the_package_is_imported_without_what_only_some_of_it_needs():
     code = """
 import sys, base.errors
 before = set(sys.modules)
-import logger
-heavy = {"tensorboard", "torch.utils.tensorboard", "matplotlib", "pandas"}
+import logger.plots.plots_writer, logger.report.report_writer, logger.tensorboard_writer
+heavy = {"tensorboard", "torch.utils.tensorboard", "matplotlib", "pandas", "sklearn", "wandb"}
 print(sorted((set(sys.modules) - before) & heavy))
-from pathlib import Path
-from logger.plots.plots import plot_confusion_matrix
-plot_confusion_matrix([[1, 0], [0, 1]], "ab", Path(sys.argv[1]))
+from logger.plots.plots import draw_confusion_matrix, draw_image_sheet
+draw_confusion_matrix([[1, 0], [0, 1]], "ab")
 print("matplotlib.pyplot" in sys.modules)
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "matrix.png")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    output = subprocess.check_output(command, text=True, env=environment)
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
     assert output.splitlines() == ["[]", "False"]

@@ -15,16 +15,18 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 import train
-from logger import RunDirectory, RunLogger, setup_logging
-from logger.csv_writer import CsvWriter
+from base.base_writer import ResumedFrom
+from base.config.schema import Config
+from logger import RunDirectory, setup_logging
+from logger.csv_writer import read_rows
+from logger.run_logger import open_logger
 
-OPTIONS = {"project": None, "entity": None, "group": None, "tags": None, "mode": "offline"}
-CONFIG = {"name": "tiny", "logger": {"wandb": OPTIONS}, "trainer": {"monitor": "min val_loss"}}
+TREE = {"name": "tiny", "model": "M", "loss": "l", "optimizer": "SGD"}
 BLOCK = 32768  # of the LevelDB log that a .wandb file is, behind seven bytes of its own
 
 
 @pytest.fixture(autouse=True)
-def offline(tmp_path, monkeypatch):
+def offline(tmp_path, monkeypatch, core_writers_only):
     """Keep wandb off the network, out of the home folder, and its service out of later tests."""
     for name in ("CACHE_DIR", "CONFIG_DIR", "DATA_DIR", "DIR"):
         monkeypatch.setenv(f"WANDB_{name}", str(tmp_path / "elsewhere"))
@@ -36,7 +38,6 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_CONSOLE", "off")  # its hook of stdout outlives the run
     monkeypatch.setenv("WANDB_X_DISABLE_STATS", "true")
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
     yield
     wandb.teardown()
     setup_logging(None)  # forgets what was said, which the next log file would begin with
@@ -84,8 +85,13 @@ def under(prefix, row):
     return {key.removeprefix(prefix): row[key] for key in row if key.startswith(prefix)}
 
 
-def told(run, *, steps=(), epochs=(), **resume):
-    logger = RunLogger(run, tensorboard=False, wandb=CONFIG, **resume)
+def open_writers(run, resume=None, **options):
+    logger = {"wandb": {"mode": "offline"} | options, "tensorboard": False}
+    return open_logger(Config.model_validate(TREE | {"logger": logger}), run, resume)
+
+
+def told(run, *, steps=(), epochs=(), resume=None):
+    logger = open_writers(run, resume)
     for step in steps:
         logger.log_step({"loss": 1 / step}, step)
         if step % 10 == 0 and step // 10 in epochs:
@@ -111,7 +117,7 @@ def test_training_tells_config_curves_rows_summary_and_the_best_checkpoint(
     logged = rows(run.path)
     steps = [row["step"] for row in logged if "train/loss" in row]
     assert steps == [2, 4, 6, 8]
-    csv = CsvWriter(run.metrics_file).rows()
+    csv = read_rows(run.metrics_file)
     assert len(csv) == 2
     assert [under("epoch/", row) for row in logged if "epoch/epoch" in row] == csv
     summary = {}
@@ -126,8 +132,8 @@ def test_training_tells_config_curves_rows_summary_and_the_best_checkpoint(
 def test_a_continued_run_is_the_same_there_and_tells_nothing_twice(run):
     told(run, steps=range(1, 21), epochs=[1]).close()  # killed where it would have told epoch 2
     wandb.teardown()
-    resume = {"resume_epoch": 1, "resume_step": 12, "mid_epoch": True}
-    told(run, steps=range(13, 31), epochs=[2, 3], **resume).close()
+    resume = ResumedFrom(1, 12, mid_epoch=True)
+    told(run, steps=range(13, 31), epochs=[2, 3], resume=resume).close()
     ids = [record.run.run_id for record in records(run.path) if record.run.run_id]
     assert ids == ["tiny-one", "tiny-one"]
     logged = rows(run.path)
@@ -153,13 +159,12 @@ def test_what_the_environment_says_holds_where_the_config_says_nothing(run, monk
 
 
 def test_without_a_login_training_goes_on_and_nobody_is_asked(run, monkeypatch, capsys):
-    config = CONFIG | {"logger": {"wandb": OPTIONS | {"mode": "online"}}}
-    logger = RunLogger(run, tensorboard=False, wandb=config)
+    logger = open_writers(run, mode="online")
     logger.log_step({"loss": 1.0}, 1)
     logger.log_epoch({"epoch": 1, "step": 1, "loss": 1.0}, num_epochs=1)
     logger.close()
     said = capsys.readouterr().out
-    assert said.count("warning: Weights & Biases is off: RuntimeError: no API key: run `wandb") == 1
+    assert said.count("warning: wandb is off: RuntimeError: no API key: run `wandb") == 1
     assert run.metrics_file.exists()
 
 
@@ -172,10 +177,10 @@ def test_a_failure_is_said_once_and_stops_nothing(run, monkeypatch, capsys, brok
     monkeypatch.setattr(wandb.Run, broken, fail)
     logger.log_step({"loss": 1.0}, 2)
     logger.log_epoch({"epoch": 1, "step": 2, "loss": 1.0}, num_epochs=1)
-    logger.finish({"best": {}}, CONFIG)
+    logger.finish({"best": {}})
     logger.close()
     said = capsys.readouterr().out
-    assert said.count("Weights & Biases is off from here on: OSError: [Errno 28] No space") == 1
+    assert said.count("wandb is off from here on: OSError: [Errno 28] No space") == 1
     assert run.metrics_file.exists()
 
 
@@ -184,36 +189,38 @@ def test_a_service_that_is_gone_shows_no_traceback_as_python_exits(tmp_path):
     script = f"""
 import os, signal, sys
 from pathlib import Path
-from logger import RunDirectory, RunLogger, setup_logging
+from base.config.schema import Config
+from logger import RunDirectory, setup_logging
+from logger.run_logger import open_logger
 run = RunDirectory(Path({str(tmp_path / "run")!r}))
 run.path.mkdir()
 setup_logging(None)
-logger = RunLogger(run, tensorboard=False, wandb={CONFIG!r})
+options = {{"wandb": {{"mode": "offline"}}, "tensorboard": False}}
+logger = open_logger(Config.model_validate({TREE!r} | {{"logger": options}}), run)
 children = Path("/proc/self/task").glob("*/children")
 for pid in " ".join(file.read_text() for file in children).split():
     if "wandb" in Path(f"/proc/{{pid}}/cmdline").read_text():
         os.kill(int(pid), signal.SIGKILL)
         print("killed")
 logger.log_step({{"loss": 1.0}}, 1)
-logger.finish({{"best": {{}}}}, {CONFIG!r})
+logger.finish({{"best": {{}}}})
 logger.close()
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ended.returncode == 0
     assert "killed" in ended.stdout
-    assert "Weights & Biases is off from here on" in ended.stdout
+    assert "wandb is off from here on" in ended.stdout
     assert "Traceback" not in ended.stderr
 
 
 def test_a_broken_installation_costs_one_warning(run, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "logger.wandb.wandb_writer", raising=False)
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))
     told(run, steps=[1, 2]).close()
-    assert capsys.readouterr().out.count("warning: Weights & Biases is off: ") == 1
+    assert capsys.readouterr().out.count("warning: wandb is off: ") == 1
 
 
 def test_where_it_is_not_installed_the_config_says_so(tmp_path, monkeypatch, capsys, project_root):
-    monkeypatch.setattr("base.config.rules.find_spec", lambda name: None)
+    monkeypatch.setattr("logger.wandb.wandb_writer.find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
     config = str(project_root / "configs" / "digits.yaml")
     with pytest.raises(SystemExit) as exit:

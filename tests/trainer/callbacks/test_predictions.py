@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from base.errors import ConfigError, UsageError
-from logger import RunLogger
+from logger import RunDirectory, RunLogger
 from logger.tensorboard_writer import TensorBoardWriter
 from trainer.callbacks.predictions import Predictions
 
@@ -63,13 +63,13 @@ def show(tmp_path, make_trainer, monkeypatch):
             callbacks=(Predictions(**panels),),
             **settings or {},
         )
-        logger = RunLogger(None)
-        logger._writers["TensorBoard"] = TensorBoardWriter(tmp_path)
+        board = TensorBoardWriter(run=RunDirectory(tmp_path))
+        logger = RunLogger(writers={"tensorboard": board})
         trainer.fit(logger=logger)
         assert logger.tensorboard is not None  # nothing failed
         logger.close()
         sizes = {"images": 0, "tensors": 0}
-        return EventAccumulator(str(tmp_path / "valid"), sizes).Reload()
+        return EventAccumulator(str(tmp_path / "tensorboard" / "valid"), sizes).Reload()
 
     return train_and_read
 
@@ -148,7 +148,7 @@ def test_embeddings_are_the_input_of_the_last_layer_after_the_last_epoch(show, t
         lambda layer, args: None if layer.training else averaged.append(args[0].clone())
     )
     show((images, TARGETS), model, panels=["embeddings"], settings=settings)
-    folder = tmp_path / "valid"
+    folder = tmp_path / "tensorboard" / "valid"
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     [embedding] = config.embeddings
     assert embedding.tensor_name == "features:00004"

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from base.errors import ConfigError, StoppedError
-from logger import RunLogger
+from logger import RunDirectory, RunLogger
 from logger.tensorboard_writer import TensorBoardWriter
 from trainer.callbacks.statistics import Statistics
 
@@ -26,12 +26,12 @@ def fit_shown(tmp_path):
     """Return a function that trains a trainer to the end and returns its training events."""
 
     def fit_and_read(trainer):
-        logger = RunLogger(None)
-        logger._writers["TensorBoard"] = TensorBoardWriter(tmp_path)
+        board = TensorBoardWriter(run=RunDirectory(tmp_path))
+        logger = RunLogger(writers={"tensorboard": board})
         trainer.fit(logger=logger)
         assert logger.tensorboard is not None  # nothing failed
         logger.close()
-        return read(tmp_path / "train")
+        return read(tmp_path / "tensorboard" / "train")
 
     return fit_and_read
 

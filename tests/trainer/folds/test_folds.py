@@ -14,10 +14,7 @@ from base.config.check import load_config
 from trainer.folds.__main__ import app
 from trainer.folds.folds import fold_table, split_key
 
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch):
-    monkeypatch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
+pytestmark = pytest.mark.usefixtures("core_writers_only")
 
 
 @pytest.fixture

@@ -34,12 +34,12 @@ def predict(*arguments):
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory):
+def train(tmp_path_factory, turn_off_optional_writers):
     """A function that trains a shipped config for three batches on data of make_data.py."""
     folder = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("logger.plots.plots.plot_curves", lambda *args, **kwargs: None)  # slow
+        turn_off_optional_writers(patch)
 
         def run(name: str) -> Path:
             for kind, config in make_data.CONFIGS.items():

@@ -1,0 +1,141 @@
+"""The curves of a finished run as a picture."""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from base.base_writer import BaseWriter, ResumedFrom
+from base.registry import WRITERS
+from base.runtime.monitor import Monitor
+from logger.csv_writer import read_rows
+from logger.plots.plots import BEST, INK, TRAIN, VALID, lighten, new_figure, save_figure
+from logger.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("train")
+
+NOT_CURVES = ("epoch", "step", "seconds", "samples_per_second")
+
+
+@WRITERS.register("plots")
+class PlotsWriter(BaseWriter):
+    """Draws curves.png at the end of training: a panel for each column of the epochs' rows."""
+
+    on_by_default = True
+
+    def __init__(
+        self, *, run: RunDirectory, config: Mapping[str, Any], resume: ResumedFrom | None = None
+    ) -> None:
+        self._path = run.path / "curves.png"
+        self._title = f"{config['name']}  {run.run_id}"
+        self._monitor = config["trainer"]["monitor"]
+        rows = read_rows(run.metrics_file) if resume else []
+        self._rows = [row for row in rows if row["epoch"] <= resume.epoch]
+
+    def log_epoch(self, row: Mapping[str, float | int]) -> None:
+        self._rows.append(dict(row))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        if self._rows:
+            plot_curves(self._rows, self._path, title=self._title, monitor=self._monitor)
+            log.info("curves: %s", self._path)
+
+
+def plot_curves(
+    rows: Sequence[Mapping[str, float]],
+    path: Path,
+    *,
+    title: str,
+    monitor: str = "off",
+    x: str = "epoch",
+) -> None:
+    """Draw one panel per quantity over the column `x`, training and validation together.
+
+    `rows` are like those of metrics.csv. The epoch that is best by `monitor`, "min|max COLUMN", is
+    marked; "off" or a column that is not there marks none.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    names = _quantities(rows)
+    num_columns = len(names) if len(names) <= 3 else 2 if len(names) == 4 else 3
+    num_rows = math.ceil(len(names) / num_columns)
+    figure = new_figure(max(4.2 * num_columns, 6.0), 2.7 * num_rows + 0.8)
+    best_epoch = _best_epoch(rows, monitor)
+    for position, name in enumerate(names, start=1):
+        axes = figure.add_subplot(num_rows, num_columns, position)
+        _draw_quantity(axes, rows, name, x)
+        if best_epoch:
+            axes.axvline(best_epoch, **BEST)
+        if position > len(names) - num_columns:
+            axes.set_xlabel(x, color=INK)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
+    _add_legend(figure, rows, f"best epoch: {best_epoch} ({monitor})" if best_epoch else "")
+    save_figure(figure, path)
+
+
+def _add_legend(figure: "Figure", rows: Sequence[Mapping[str, float]], best: str) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=TRAIN, linewidth=1.8, label="training")]
+    if any(key.startswith("val_") for row in rows for key in row):
+        handles.append(Line2D([], [], color=VALID, linewidth=1.8, label="validation"))
+    if best:
+        handles.append(Line2D([], [], label=best, **BEST))
+    if len(handles) > 1:
+        location = "outside lower center"
+        figure.legend(handles=handles, loc=location, ncols=3, frameon=False, fontsize=9)
+
+
+def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """Return the names of the curves, those of training and validation once, `loss` first."""
+    keys = (key.removeprefix("val_") for row in rows for key in row if key not in NOT_CURVES)
+    names = list(dict.fromkeys(keys))
+    return sorted(names, key=lambda name: (name != "loss", name == "lr"))
+
+
+def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
+    best = Monitor(monitor)
+    for row in rows:
+        if best.column in row:
+            best.update(row)
+    return best.best_epoch
+
+
+def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, x: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    positions = [row[x] for row in rows]
+    marker = "o" if len(rows) <= 25 else ""
+    drawn: list[float] = []
+    for column, colour in ((name, TRAIN), (f"val_{name}", VALID)):
+        values = [row.get(column, math.nan) for row in rows]
+        finite = [value for value in values if math.isfinite(value)]
+        drawn += finite
+        if finite:
+            axes.plot(positions, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5)
+    if name == "lr" or "loss" in name:
+        _scale_decades(axes, drawn)
+    axes.set_title(name, loc="left", fontsize=10, color=INK)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    margin = max(0.5, 0.015 * (positions[-1] - positions[0]))
+    axes.set_xlim(positions[0] - margin, positions[-1] + margin)
+    lighten(axes)
+
+
+def _scale_decades(axes: "Axes", values: Sequence[float]) -> None:
+    """Make the scale logarithmic where positive values span more than a factor of 50."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if not values or min(values) <= 0 or max(values) <= 50 * min(values):
+        return
+    has_few_labels = max(values) < 1000 * min(values)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if has_few_labels else (1,)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,1 @@
+"""Reports of test.py: classification report, confusion matrix, worst samples."""
