@@ -200,9 +200,8 @@ def test_data_that_cannot_be_fetched_says_where_to_put_it(tmp_path, monkeypatch)
     saved = tmp_path / "saved"
     result = train(saved, "-c", "config.json", f"data_loader.args.data_dir={root}")
     assert result.exit_code == 3
-    assert "MNIST could not be fetched or read" in result.output
-    assert f"Put its files into {root}/MNIST/raw/" in result.output
-    assert result.output.rstrip().endswith("python train.py -c digits.yaml")
+    assert "the data of MnistDataLoader could not be fetched or read" in result.output
+    assert result.output.rstrip().endswith(f"its files belong below {root}/")
     assert not saved.exists()
 
 

@@ -1,17 +1,17 @@
 """From the data sections of a config to prepared loaders of training, validation and test data."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from traceback import walk_tb
+from traceback import extract_tb
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import Dataset
 
 from base import BaseDataLoader
 from base.config.rules import loader_parameters
-from base.config.schema import Config
+from base.config.schema import Config, NodeConfig
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS
 from base.runtime import distributed
@@ -20,6 +20,7 @@ from trainer.parts import build_part, build_parts
 log = logging.getLogger("train")
 
 Fitted = Mapping[str, Any] | None  # what a dataset learned of the training samples
+InMemory = bool | Literal["auto"]
 
 # Where the transforms of each kind of data stand, the first there counting: the training's
 # augmentation reaches validation and test only where nothing else is said.
@@ -34,25 +35,25 @@ def build_data(
     device: torch.device,
     fitted: Fitted = None,
     *,
-    in_memory: bool | Literal["auto"] = "auto",
+    in_memory: InMemory = "auto",
 ) -> tuple[BaseDataLoader, BaseDataLoader | None]:
     """Return the loaders of training and validation data, the second None if there is none.
 
     Without `fitted` the dataset learns it here, and passes it on to `valid_dataset`. `in_memory` is
-    what a run has decided for itself, if its config leaves that open.
+    what the run decided for itself before, where its config leaves that open.
 
     Raises:
         DataError: the data is missing, damaged, or does not fit the split.
     """
-    with _data_errors(), _main_process_first():
+    with _main_process_first():
         loader = build_loader(config, "dataset", fitted)
         if config.valid_dataset is None:
             valid_loader = loader.split_validation()
         else:
             valid_loader = build_loader(config, "valid_dataset", loader.fitted, **WHOLE_IN_ORDER)
-        _prepare(loader, config, device, TRAIN_TRANSFORM, "training", in_memory)
+        _prepare(loader, config, device, "training", TRAIN_TRANSFORM, in_memory)
         if valid_loader is not None:
-            _prepare(valid_loader, config, device, VALID_TRANSFORM, "validation", in_memory)
+            _prepare(valid_loader, config, device, "validation", VALID_TRANSFORM, in_memory)
     return loader, valid_loader
 
 
@@ -75,9 +76,9 @@ def build_test_data(config: Config, device: torch.device, fitted: Fitted = None)
             "'training' to be rebuilt with",
         )
     changes = {} if config.test_dataset else {"training": False}
-    with _data_errors(), _main_process_first():
+    with _main_process_first():
         loader = build_loader(config, "test_dataset", fitted, **WHOLE_IN_ORDER, **changes)
-        _prepare(loader, config, device, TEST_TRANSFORM, "test")
+        _prepare(loader, config, device, "test", TEST_TRANSFORM)
     return loader
 
 
@@ -92,18 +93,18 @@ def build_loader(
         ConfigError: data that is not for training would learn of itself.
         DataError: the data is missing or damaged.
     """
-    runtime, node, loader = {}, config.data_loader, loader_parameters(config)
+    dataset, node, loader = getattr(config, section), config.data_loader, loader_parameters(config)
     if changed := {key: value for key, value in changes.items() if key in loader.by_name}:
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
-    with _data_errors():
-        if (dataset := getattr(config, section)) is not None:
+    runtime = {"seed": config.seed} if "seed" in loader.by_name else {}
+    with _data_errors(dataset or node):
+        if dataset is not None:
             is_alike = dataset.type == getattr(config.dataset, "type", None)
             learned = {"fitted": fitted} if fitted and is_alike else {}
-            built = build_part(config, (section,), dataset, DATASETS, **learned)
-            if section != "dataset" and not learned and getattr(built, "fitted", None):
+            runtime["dataset"] = build_part(config, (section,), dataset, DATASETS, **learned)
+            if section != "dataset" and not learned and getattr(runtime["dataset"], "fitted", None):
                 message = "nothing says what was learned of the training data; train a new run"
                 raise config.issue((section,), message)
-            runtime["dataset"] = built
         return build_part(config, ("data_loader",), node, DATA_LOADERS, **runtime)
 
 
@@ -121,14 +122,14 @@ def _prepare(
     loader: BaseDataLoader,
     config: Config,
     device: torch.device,
-    places: Sequence[str],
     name: str,
-    decided: bool | Literal["auto"] = "auto",
+    places: Sequence[str],
+    decided: InMemory = "auto",
 ) -> None:
-    in_memory = config.data_loader.in_memory
+    configured = config.data_loader.in_memory
     choice = loader.prepare(
         build_transforms(config, places),
-        in_memory=decided if in_memory == "auto" else in_memory,
+        in_memory=decided if configured == "auto" else configured,
         device=device,
         training=name == "training",
     )
@@ -146,29 +147,18 @@ def _main_process_first() -> Iterator[None]:
 
 
 @contextmanager
-def _data_errors() -> Iterator[None]:
-    """Turn a missing or damaged dataset into one line that says where its files belong."""
+def _data_errors(node: NodeConfig) -> Iterator[None]:
+    """Turn missing or damaged files of a dataset into one line that says where they belong."""
     try:
         yield
     except (OSError, EOFError, RuntimeError) as error:
-        dataset = _dataset_in_traceback(error)
-        if dataset is None and not isinstance(error, OSError | EOFError):
+        files = [frame.filename for frame in extract_tb(error.__traceback__)]
+        is_torchvisions = any(f"{os.sep}torchvision{os.sep}datasets" in file for file in files)
+        if isinstance(error, RuntimeError) and not is_torchvisions:
             raise  # a bug of the project's own dataset keeps its traceback
-        name = type(dataset).__name__ if dataset is not None else "the dataset"
-        folder = getattr(dataset, "raw_folder", None) or getattr(dataset, "root", None)
-        message = f"{name} could not be fetched or read ({' '.join(str(error).split())})"
-        if folder is not None:
-            message += (
-                f". Put its files into {folder}/, or start with data that needs no download: "
-                "python train.py -c digits.yaml"
-            )
+        args = node.args if isinstance(node.args, dict) else {}
+        folder = args.get("root") or args.get("data_dir")
+        where = f"; its files belong below {folder}/" if folder else ""
+        cause = " ".join(str(error).split())
+        message = f"the data of {node.type} could not be fetched or read ({cause}){where}"
         raise DataError(message) from error
-
-
-def _dataset_in_traceback(error: BaseException) -> Dataset | None:
-    """Return the torchvision dataset in whose code an error arose, if it did."""
-    for frame, _ in walk_tb(error.__traceback__):
-        thing = frame.f_locals.get("self")
-        if isinstance(thing, Dataset) and type(thing).__module__.startswith("torchvision."):
-            return thing
-    return None

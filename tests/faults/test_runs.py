@@ -369,7 +369,7 @@ def test_truncated_data_ends_with_3_before_a_run_is_made(tmp_path, start, wait, 
     images.write_bytes(images.read_bytes()[:-1000])
     changes = (f"data_loader.args.data_dir={tmp_path}/data", f"trainer.save_dir={tmp_path}/saved")
     assert wait(start("-c", "config.json", *changes)) == 3
-    assert "MNIST could not be fetched or read" in (tmp_path / "output").read_text()
+    assert "MnistDataLoader could not be fetched or read" in (tmp_path / "output").read_text()
     assert not (tmp_path / "saved").exists()
 
 
