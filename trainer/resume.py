@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from base.checkpoint.checkpoints import (
-    AVERAGED,
     BEST,
     Checkpoints,
     checkpoint_key,
@@ -116,14 +115,14 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
         UsageError: another process has the run, or the file is no state of its training.
     """
     run, is_file = find_run(path), path.is_file()
-    if is_file and path.name == AVERAGED:
-        raise UsageError(
-            f"{path}: holds averaged weights, not a state of training; start a new run from them "
-            f"with model.weights={path}"
-        )
     if not is_file:
         _acquire(run)
     path, state = _read_state(path, run)
+    if "optimizer" not in state:
+        raise UsageError(
+            f"{path}: holds weights, not a state of training; start a new run from them with "
+            f"model.weights={path}"
+        )
     config = stored_config(path, state, overrides)
     check_resume_config(config, state)
     if run is None:

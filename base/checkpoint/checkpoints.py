@@ -23,7 +23,6 @@ from base.checkpoint.files import TEMPORARY, replacing, write_synced
 from base.errors import CheckpointError
 
 BEST = "model_best.pth"
-AVERAGED = "model_swa.pth"  # not a state of training
 NAME = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.pth")
 
 # What loads again without an allow-list; subclasses, such as numpy's float64 of float, do not.

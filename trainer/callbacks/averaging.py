@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from base import Callback
 from base.base_model import set_training
-from base.checkpoint.checkpoints import AVERAGED, write_checkpoint
+from base.checkpoint.checkpoints import write_checkpoint
 from base.errors import UsageError
 from base.runtime import distributed
 from base.runtime.finite_guard import check_model_finite
@@ -23,6 +23,8 @@ from trainer.batches import count_limited
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
+
+AVERAGED = "model_swa.pth"
 
 
 class StochasticWeightAveraging(Callback):
@@ -99,6 +101,7 @@ class StochasticWeightAveraging(Callback):
             values = trainer.evaluate() if trainer.valid_data_loader is not None else {}
             values = {f"swa_val_{name}": value for name, value in values.items()}
             state = trainer.state_dict()
+            del state["optimizer"]  # so that nobody trains on from an average
         trainer.row = trainer.row | distributed.share(values)  # for the summary
         log.info("average of %d epochs: %s", self.average.n_averaged, format_values(values))
         if trainer.checkpoints is not None:
