@@ -45,7 +45,6 @@ NOT_YET = {
     "size_of_core",
     "size_of_template",
     "tests/data_loader/test_samplers.py imports of the room text",
-    "tests/trainer/overfit/test_overfit.py imports of the room mixing",
     "tests/trainer/predict/test_predict.py imports of the room digits",
     "tests/trainer/predict/test_predict.py imports of the room make_data",
     "trainer",

@@ -11,14 +11,11 @@ from torch.optim import lr_scheduler as by_torch
 from base.checkpoint.checkpoints import read_checkpoint, write_checkpoint
 from base.checkpoint.state import load_parts
 from base.config.check import check_config
-from base.config.schema import ParamGroup
 from base.config.source import Source
-from base.errors import ConfigError, UsageError
+from base.errors import ConfigError
 from base.registry import LR_SCHEDULERS
-from logger import setup_logging
 from trainer import parts
 from trainer.lr_scheduler import build_lr_scheduler
-from trainer.plot_lr.plot_lr import plot_lr
 
 EPOCHS, BATCHES = 6, 4
 RATES = [1.0, 0.25]  # of the two parameter groups
@@ -217,62 +214,6 @@ def test_a_formula_is_checked_before_training_at_its_place(text):
     place = r"lr_scheduler.args.lr_lambda: expected a formula of numbers, "
     with pytest.raises(ConfigError, match=place):
         config_of("LambdaLR", {"lr_lambda": text})
-
-
-class TestPlot:
-    @pytest.fixture(autouse=True)
-    def _in_a_folder_of_its_own(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-
-    @pytest.mark.parametrize("interval", ["epoch", "step"])
-    @pytest.mark.parametrize("kind", ["LinearLR", "OneCycleLR", "CyclicLR"])
-    def test_draws_what_training_would_see(self, monkeypatch, kind, interval):
-        drawn = []
-        monkeypatch.setattr(
-            "trainer.plot_lr.plot_lr.plot_curves", lambda rows, path, **more: drawn.extend(rows)
-        )
-        config = config_of(kind, CASES[kind][0], interval)
-        plot_lr(config)
-        rates = curve(*from_config(config), EPOCHS * BATCHES if interval == "step" else EPOCHS)
-        last = EPOCHS * BATCHES - 1
-        assert {drawn[0]["step"], drawn[-1]["step"]} == {0, last}
-        assert len(drawn) == (last + 1 if interval == "step" else 2 * EPOCHS)
-        for row in drawn:
-            (weight, _), (bias, _) = rates[row["step"] // (1 if interval == "step" else BATCHES)]
-            assert (row["group 0: weight"], row["group 1: bias"]) == (weight, bias)
-
-    def test_names_a_group_by_all_that_chooses_its_parameters(self, monkeypatch, caplog):
-        monkeypatch.setattr("trainer.plot_lr.plot_lr.plot_curves", lambda rows, path, **more: None)
-        config = config_of("LinearLR")
-        config.optimizer.param_groups = [ParamGroup(max_ndim=1)]
-        caplog.set_level("INFO", logger="train")
-        plot_lr(config)
-        names = [text.partition(": first")[0] for text in caplog.messages]
-        assert names[:2] == ["lr of group 0: *, max_ndim 1", "lr of group 1: the rest"]
-
-    def test_writes_one_file_and_says_where_and_what(self, tmp_path, capsys):
-        setup_logging(None)
-        path = plot_lr(config_of("LinearLR", {"start_factor": 0.5}))
-        assert [file.name for file in tmp_path.iterdir()] == ["curve-lr.png"]
-        assert path.read_bytes().startswith(b"\x89PNG")
-        assert capsys.readouterr().out.splitlines() == [
-            "lr of group 0: weight: first 0.5, peak 1, last 1",
-            "lr of group 1: bias: first 0.125, peak 0.25, last 0.25",
-            "6 epochs of 4 steps: curve-lr.png",
-        ]
-
-    def test_says_that_a_plateau_cannot_be_drawn(self, tmp_path):
-        with pytest.raises(ConfigError, match="ReduceLROnPlateau follows 'min loss': only train"):
-            plot_lr(config_of("ReduceLROnPlateau"))
-        assert not [*tmp_path.iterdir()]
-
-    def test_finds_a_schedule_that_ends_before_the_run(self):
-        with pytest.raises(ConfigError, match="lr_scheduler: ends before the run's 24 steps: "):
-            plot_lr(config_of("OneCycleLR", {"total_steps": 5}, "step"))
-
-    def test_finds_an_epoch_without_a_rate(self):
-        with pytest.raises(UsageError, match=r"has no value at epoch 4: .*division by zero"):
-            plot_lr(config_of("LambdaLR", {"lr_lambda": "1 / (epoch - 4)"}))
 
 
 @pytest.mark.parametrize("moment", [("step", 7), ("epoch", 2)])
