@@ -1,33 +1,29 @@
 """A sweep file: what a search changes in a config, each value checked before the first trial."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from base.config.check import check_config, check_schema, raise_issues
 from base.config.merge import merge, parse_overrides, read_config
-from base.config.schema import MONITOR, Config, Section
+from base.config.schema import Config, Section, check_monitor
 from base.config.source import COMMAND_LINE, Source
-from base.errors import ConfigError, ConfigIssue, format_value
+from base.errors import ConfigError, ConfigIssue
 
 if TYPE_CHECKING:
-    from optuna import Trial
+    from optuna.trial import BaseTrial
 
 METRIC = "trainer.monitor"
-SET_BY_SWEEP = ("name", METRIC, "trainer.save_dir", "logger.csv")
+SET_BY_SWEEP = ("name", METRIC, "trainer.save_dir")
 
 
 class Parameter(Section):
-    """What to try for a key: numbers from `low` to `high`, or a list of what a config may hold.
-
-    A listed value goes by its JSON text, so that a list or a node can be one too.
-    """
+    """What to try for a key: numbers from `low` to `high`, or a list of what a config may hold."""
 
     low: int | float | None = None
     high: int | float | None = None
@@ -37,48 +33,41 @@ class Parameter(Section):
 
     @model_validator(mode="after")
     def _is_a_range_or_a_list(self) -> Self:
+        from optuna.trial import FixedTrial
+
         if not self.values and None in (self.low, self.high):
             raise ValueError("expected low and high, or values: [...]")
         if self.values and self.model_fields_set != {"values"}:
             raise ValueError("expected either low and high or values, found both")
-        if self.values and len(set(self.grid())) < len(self.values):
-            raise ValueError("expected values that differ, found one twice")
-        if not self.values and not -math.inf < self.low < self.high < math.inf:
+        if not self.values and self.low >= self.high:
             raise ValueError(f"expected low below high, found {self.low} and {self.high}")
-        if self.log and (self.low <= 0 or self.step):
-            raise ValueError("log needs a low above 0, and no step")
+        self.suggest(FixedTrial({"it": self.bounds()[0]}), "it")  # Optuna checks the rest
         return self
+
+    def bounds(self) -> list[Any]:
+        """Return what must fit a config for all to fit: listed values, each as its JSON text."""
+        return [*map(json.dumps, self.values)] if self.values else [self.low, self.high]
 
     @property
     def is_whole(self) -> bool:
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
-    def grid(self) -> list[Any]:
-        """Return every value, in order; of what is continuous, its ends."""
+    def suggest(self, trial: "BaseTrial", name: str) -> Any:
+        """Return a value that a trial draws, or that it has been given."""
         if self.values:
-            return [json.dumps(value) for value in self.values]
-        step = self.step or (1 if self.is_whole else self.high - self.low)
-        count = int((self.high - self.low) / step + 1e-9) + 1
-        return [round(self.low + index * step, 12) for index in range(count)]
-
-    def to_check(self) -> list[Any]:
-        """Return the values that tell whether all fit a config."""
-        return self.grid() if self.values else [self.low, self.high]
-
-    def suggest(self, trial: "Trial", name: str) -> None:
-        """Let a trial choose a value, unless it has."""
-        if self.values:
-            trial.suggest_categorical(name, self.grid())
-            return
+            return trial.suggest_categorical(name, self.bounds())
         high = self.grid()[-1] if self.step else self.high
         if self.is_whole:
-            trial.suggest_int(name, self.low, high, step=self.step or 1, log=self.log)
-        else:
-            trial.suggest_float(name, self.low, high, step=self.step, log=self.log)
+            return trial.suggest_int(name, self.low, high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(name, self.low, high, step=self.step, log=self.log)
 
-    def read(self, suggested: Any) -> Any:
-        """Return a suggested value as the config has it."""
-        return json.loads(suggested) if self.values else suggested
+    def grid(self) -> list[Any]:
+        """Return every value, in order; a range of real numbers needs a step."""
+        if self.values:
+            return self.bounds()
+        step = self.step or 1
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        return [round(self.low + index * step, 12) for index in range(count)]
 
 
 class Sweep(Section):
@@ -86,29 +75,19 @@ class Sweep(Section):
 
     search: Literal["grid", "random", "tpe"] = "tpe"
     num_trials: int | None = Field(None, ge=1)
-    metric: str = ""  # the config's monitor
-    parallel: int = Field(1, ge=1)
+    metric: Annotated[str, AfterValidator(check_monitor)] = "off"  # off: the config's monitor
     pruning: Literal["off", "median", "hyperband"] = "off"
     storage: str | None = None
     seed: int = Field(0, ge=0)
     parameters: dict[str, Parameter]
 
-    _source: Source = PrivateAttr()  # of the file
+    _places: dict[str, str] = PrivateAttr()  # of the keys that a trial sets, in the sweep file
     _config: Source = PrivateAttr()  # what all trials have in common
 
-    @property
-    def mode(self) -> str:
-        return self.metric[:3]
-
-    @property
-    def total(self) -> int:
-        """Return the number of trials that the whole sweep has."""
-        return self.num_trials or math.prod(len(p.grid()) for p in self.parameters.values())
-
-    def combination(self, number: int) -> dict[str, Any]:
-        """Return the values of a grid's trial, the last parameter changing fastest."""
-        values = product(*(parameter.grid() for parameter in self.parameters.values()))
-        return dict(zip(self.parameters, next(islice(values, number, None)), strict=True))
+    def combinations(self) -> list[dict[str, Any]]:
+        """Return the values of each trial of a grid, the last parameter changing fastest."""
+        grids = product(*(parameter.grid() for parameter in self.parameters.values()))
+        return [dict(zip(self.parameters, values, strict=True)) for values in grids]
 
     def trial_config(self, values: Mapping[str, Any]) -> Config:
         """Return the config of a trial; a parameter that has no value takes its first.
@@ -116,26 +95,20 @@ class Sweep(Section):
         Raises:
             ConfigError: a value does not fit; its place is that of its parameter.
         """
-        values = {name: p.to_check()[0] for name, p in self.parameters.items()} | values
+        values = {name: p.bounds()[0] for name, p in self.parameters.items()} | values
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
+        texts[METRIC] = json.dumps(self.metric)
         try:
             changes = parse_overrides([f"{key}={text}" for key, text in texts.items()])
             return check_config(merge(self._config, changes))
         except ConfigError as error:
             raise ConfigError(map(self._in_the_file, error.issues)) from None
 
-    def issue(self, key: str, message: str) -> ConfigError:
-        """Return the error for an issue that shows only later."""
-        return ConfigError([ConfigIssue((key,), message, self._source.where((key,)))])
-
     def _in_the_file(self, issue: ConfigIssue) -> ConfigIssue:
         path = "".join(f"{key}." for key in issue.path)
-        for name in (*self.parameters, METRIC) if issue.where == COMMAND_LINE else ():
+        for name, where in self._places.items() if issue.where == COMMAND_LINE else ():
             if path.startswith(f"{name}.") or f"{name}.".startswith(path):
-                if name == METRIC:
-                    where = self._source.where(("metric",))
-                    return ConfigIssue(("metric",), issue.message, where)
-                return replace(issue, where=self._source.where(("parameters", name)))
+                return replace(issue, where=where)
         return issue
 
 
@@ -148,17 +121,15 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
     source = read_config(path)
     raise_issues(source, check_schema(source.values, Sweep))
     sweep = Sweep.model_validate(source.values)
-    sweep._source = source
-    sweep._config = merge(read_config(config), parse_overrides([*overrides, "logger.csv=true"]))
-    trainer = sweep._config.values.get("trainer")
-    if not sweep.metric and isinstance(trainer, dict):
-        sweep.metric = str(trainer.get("monitor", ""))
+    sweep._config = merge(read_config(config), parse_overrides(overrides))
+    if sweep.metric == "off":
+        sweep.metric = check_config(sweep._config).trainer.monitor
     raise_issues(source, _find_issues(sweep))
-    monitor = parse_overrides([f"{METRIC}={json.dumps(sweep.metric)}"])
-    sweep._config = merge(sweep._config, monitor)
+    sweep._places = {name: source.where(("parameters", name)) for name in sweep.parameters}
+    sweep._places |= {METRIC: source.where(("metric",)), "storage": source.where(("storage",))}
     issues = []
     for name, parameter in sweep.parameters.items():
-        for value in parameter.to_check():
+        for value in parameter.bounds():
             try:
                 sweep.trial_config({name: value})
             except ConfigError as error:
@@ -168,20 +139,15 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
 
 
 def _find_issues(sweep: Sweep) -> Iterator[ConfigIssue]:
-    if sweep.mode == "off" or not MONITOR.fullmatch(sweep.metric):
-        found = format_value(sweep.metric) if sweep.metric else "none"
-        found += "" if "metric" in sweep.model_fields_set else ", trainer.monitor of the config"
-        yield ConfigIssue(("metric",), f"expected 'min COLUMN' or 'max COLUMN', found {found}")
-    if not sweep.parameters:
-        yield ConfigIssue(("parameters",), "expected at least one")
+    if sweep.metric == "off":
+        message = "missing, expected 'min COLUMN' or 'max COLUMN': the config's monitor is off"
+        yield ConfigIssue(("metric",), message)
     if sweep.search == "grid" and sweep.num_trials:
         yield ConfigIssue(("num_trials",), "a grid tries every combination once; remove it")
     if sweep.search != "grid" and not sweep.num_trials:
         yield ConfigIssue(("num_trials",), f"missing, search: {sweep.search} needs it")
-    for name, parameter in sweep.parameters.items():
+    for name, p in sweep.parameters.items():
         if name in SET_BY_SWEEP:
             yield ConfigIssue(("parameters", name), "the same for all trials; remove it")
-        if sweep.search == "grid" and not (
-            parameter.values or parameter.step or parameter.is_whole
-        ):
+        if sweep.search == "grid" and not (p.values or p.step or p.is_whole):
             yield ConfigIssue(("parameters", name), "a grid needs a step, or values")

@@ -1,154 +1,168 @@
-"""A search over a config's settings: each trial a process and a run of its own."""
+"""Run the trials of a sweep one after another, each in a run of its own, and rank them."""
 
+import io
 import logging
-import shutil
-import time
-from collections.abc import Sequence
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from base.checkpoint.files import make_folder
-from base.errors import ConfigError, StoppedError, UsageError, WriteError
-from base.runtime.stop_signal import EXIT_CODES, StopSignal
-from logger import RunDirectory, setup_logging
-from logger.console import format_values
-from logger.run_directory import acquire_new, check_run_id, new_run_id
-from trainer.resume import find_config
-from trainer.sweep.job import Job
-from trainer.sweep.results import (
-    announce,
-    best_epoch,
-    run_path,
-    short_names,
-    write_results,
-)
+from base import BaseTrainer, Callback
+from base.checkpoint.files import make_folder, write_atomic
+from base.config.schema import Config
+from base.errors import StoppedError, UsageError, UserError, WriteError
+from base.runtime.device import select_device
+from logger import RunDirectory
+from logger.run_directory import check_run_id, new_run_id
+from trainer.assembly import build_trainer
+from trainer.resume import continue_run, find_config
+from trainer.run import run_training
 from trainer.sweep.search import Sweep, load_sweep
-from trainer.sweep.study import import_optuna, next_trial, open_study
+from trainer.sweep.study import is_left, make_sampler, open_study, retry, retry_lost
 
 if TYPE_CHECKING:
+    import pandas as pd
     from optuna import Study, Trial
 
 log = logging.getLogger("train")
 
-SECONDS_BETWEEN_LOOKS = 0.2
-
 
 def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence[str]) -> None:
-    """Try settings as a sweep file says; write a leaderboard, its plot and the best config.
+    """Try settings as a sweep file says; write a leaderboard, a figure and the best config.
 
-    The runs are `<run_id>-000` and so on, beside a folder `<run_id>-sweep`. With the same id, on
-    this machine or another, the sweep is continued or joined.
+    The runs are `<run_id>-000` and so on, beside a folder `<run_id>-sweep`. With the same id, here
+    or in a second process, the sweep is continued or joined.
 
     Raises:
         ConfigError: the sweep or a config it leads to is wrong; nothing was created.
-        UsageError: Optuna is not installed, or the first trial found a mistake.
-        StoppedError: a signal came; what was running has saved and can be continued.
+        UsageError: Optuna is not installed, or the first trial found an issue.
+        StoppedError: a signal came; the trial has saved and can be continued.
         WriteError: the disk is full or cannot be written.
     """
-    import_optuna()
+    try:
+        import optuna
+    except ImportError:
+        raise UsageError("a sweep needs Optuna: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     plan = load_sweep(find_config(sweep), find_config(config), overrides)
     first = plan.trial_config({})
     name = run_id or new_run_id()
-    check_run_id(f"{name}-{plan.total:05d}")
+    check_run_id(f"{name}-00000")
     folder = Path(first.trainer.save_dir) / first.name / f"{name}-sweep"
+    make_folder(folder)
     study = open_study(plan, f"{first.name}/{name}", folder, first)
-    worker = acquire_new(folder / "workers")
-    setup_logging(folder / "sweep.log")
-    text = "%s: %d trials; to continue or to join in: the same with --run-id %s"
-    log.info(text, folder, plan.total, name)
+    log.info("%s: to continue or to join: the same with --run-id %s", folder, name)
+    objective = partial(run_trial, sweep=plan, runs=folder.with_name(name))
     try:
-        with StopSignal() as stop:
-            _Pool(plan, study, worker, folder).work(stop)
-        if stop.number:
-            message = f"the sweep was stopped; continue with the same and --run-id {name}"
-            raise StoppedError(message, exit_code=EXIT_CODES[stop.number])
+        while retry_lost(study) or is_left(study, plan.num_trials):
+            study.optimize(objective, n_trials=1, gc_after_trial=True)
+            write_results(study, plan, folder)
+    except StoppedError as error:
+        message = f"the sweep was stopped; continue with the same and --run-id {name}"
+        raise StoppedError(message, exit_code=error.exit_code) from error
+    announce(study, plan, folder)
+
+
+def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
+    """Train with a trial's values, and return the best value of the metric, NaN if it failed."""
+    study = trial.study
+    study.sampler = make_sampler(sweep, trial.number)
+    values = {name: parameter.suggest(trial, name) for name, parameter in sweep.parameters.items()}
+    trial.set_user_attr("run", trial.user_attrs.get("run", f"{runs}-{trial.number:03d}"))
+    run = RunDirectory(Path(trial.user_attrs["run"]))
+    try:
+        run.acquire()
+        summary = _train(sweep.trial_config(values), run, trial)
+        if summary["best"] is None:
+            raise UserError(f"no value of {sweep.metric}")
+    except (StoppedError, WriteError, KeyboardInterrupt):
+        retry(study, study.get_trials()[trial.number])
+        raise
+    except UserError as error:
+        trial.set_user_attr("error", str(error).splitlines()[-1])
+        if isinstance(error, UsageError) and trial.number == 0:  # the others would find it too
+            raise
+        return math.nan
     finally:
-        worker.release()
-    shutil.rmtree(worker.path, ignore_errors=True)
-    announce(write_results(study, plan, folder), plan, folder)
+        run.release()
+    trial.set_user_attr("epoch", summary["best"]["epoch"])
+    return summary["best"][sweep.metric.split()[1]]
 
 
-class _Pool:
-    """The trials that one command runs at once, by slot, and what is written of all of them."""
+def _train(config: Config, run: RunDirectory, trial: "Trial") -> Mapping[str, Any]:
+    """Train a new run, or the rest of it, and return its summary."""
+    resume_point = continue_run(run, config)
+    if (summary := resume_point.finished_summary(config)) is not None:
+        return summary
+    trainer = build_trainer(config, select_device(config.device), state=resume_point.state)
+    trainer.callbacks.append(ReportToTrial(trial))
+    return run_training(trainer, resume_point)
 
-    def __init__(self, sweep: Sweep, study: "Study", worker: RunDirectory, folder: Path) -> None:
-        self.sweep, self.study, self.worker, self.folder = sweep, study, worker, folder
-        self.jobs: dict[int, Job] = {}
-        make_folder(folder / "trials")
 
-    def work(self, stop: StopSignal) -> None:
-        """Run trials until there are no more, or until a signal comes, which is passed on."""
-        bar = tqdm(total=self.sweep.total, unit=" trials", leave=False, disable=None)
-        try:
-            while not stop.number and self._fill():
-                for slot, job in list(self.jobs.items()):
-                    if (code := job.look(slot, self.sweep.parallel)) is not None:
-                        self._finish(self.jobs.pop(slot), code)
-                bar.n = sum(trial.state.is_finished() for trial in self._trials())
-                bar.refresh()
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        finally:
-            bar.close()
-            for job in self.jobs.values():
-                job.stop()
-            for job in self.jobs.values():
-                job.close()
+class ReportToTrial(Callback):
+    """Reports the monitored column of each epoch to a trial, and ends it where it is pruned."""
 
-    def _trials(self) -> list:
-        return self.study.get_trials(deepcopy=False)
+    def __init__(self, trial: "Trial") -> None:
+        self.trial = trial
 
-    def _fill(self) -> bool:
-        """Prepare trials for the free slots, and tell whether there is any to run."""
-        for slot in sorted({*range(self.sweep.parallel)} - self.jobs.keys()):
-            running = [job.trial.number for job in self.jobs.values()]
-            while trial := next_trial(self.study, self.sweep, self.worker, running):
-                try:
-                    config = self.sweep.trial_config(trial.params)
-                except ConfigError as error:  # each value fits, but not all of them together
-                    self._fail(trial, 2, str(error))
-                    continue
-                run = RunDirectory(run_path(self.folder, trial.number))
-                file = self.folder / "trials" / f"{run.run_id}.yaml"
-                values = dict(self._trials()[trial.number].intermediate_values)
-                self.jobs[slot] = Job(trial, values, config, run, file)
-                break
-        return bool(self.jobs)
+    def on_epoch_end(self, trainer: BaseTrainer, row: Mapping[str, float]) -> None:
+        from optuna import TrialPruned
 
-    def _finish(self, job: Job, code: int) -> None:
-        """Record how a trial has ended.
+        self.trial.report(row[trainer.monitor.column], trainer.epoch)
+        if not trainer.is_finished and self.trial.should_prune():
+            raise TrialPruned
 
-        Raises:
-            WriteError: it met a full disk, as the next would.
-            UsageError: it found a mistake before any trial came to an end.
-        """
-        error = job.close()
-        if code == WriteError.exit_code:
-            raise WriteError(error)
-        epoch = best_epoch(job.values, self.sweep.mode)
-        if job.is_pruned:
-            self._tell(job.trial, "PRUNED")
-        elif code == 0 and epoch is not None:
-            self._tell(job.trial, "COMPLETE", job.values[epoch])
-        else:
-            words = f"no value of {self.sweep.metric}" if code == 0 else "it left no message"
-            self._fail(job.trial, code, error or words)
 
-    def _fail(self, trial: "Trial", code: int, error: str) -> None:
-        trial.set_user_attr("error", f"exit {code}: {error.splitlines()[-1]}")
-        self._tell(trial, "FAIL")
-        succeeded = [t for t in self._trials() if t.state.name in ("COMPLETE", "PRUNED")]
-        if code == UsageError.exit_code and not succeeded:
-            raise UsageError(error)
+# --- results ------------------------------------------------------------------------------------
 
-    def _tell(self, trial: "Trial", state: str, value: float | None = None) -> None:
-        from optuna.trial import TrialState
 
-        self.study.tell(trial, value, state=TrialState[state])
-        table = write_results(self.study, self.sweep, self.folder)
-        row = table[table["trial"] == trial.number].iloc[0]
-        column = self.sweep.metric[4:]
-        result = row.error or f"{column} {row.value:.4g} at epoch {row.epoch}"
-        settings = {name: row[key] for key, name in short_names(self.sweep.parameters).items()}
-        log.info("%s %s  %s  %s", row.run, row.state, result, format_values(settings))
+def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
+    """Write leaderboard.csv and, of the best trial, best.yaml; return the leaderboard.
+
+    Raises:
+        WriteError: the disk is full or cannot be written.
+    """
+    parts = ("number", "value", "params", "user_attrs", "duration", "state")
+    table = study.trials_dataframe(parts)
+    table = table.rename(columns=lambda name: re.sub("^(params|user_attrs)_", "", name))
+    table = table.sort_values(["state", "value"], ascending=[True, sweep.metric[:3] == "min"])
+    write_atomic(folder / "leaderboard.csv", table.to_csv(index=False))
+    if "COMPLETE" in table["state"].values:
+        best, file = study.best_trial, folder / "best.yaml"
+        attributes = best.user_attrs
+        score = f"{sweep.metric}: {best.value:.6g} at epoch {attributes['epoch']}"
+        text = f"# python train.py -c {file}\n# {score} of {attributes['run']}\n"
+        write_atomic(file, text + sweep.trial_config(best.params).to_yaml())
+    return table
+
+
+def announce(study: "Study", sweep: Sweep, folder: Path) -> None:
+    """Draw the trials, and say what a sweep has found, where it lies and what to do next."""
+    table = write_results(study, sweep, folder)
+    best = table[table["state"] == "COMPLETE"].head(5)
+    if not best.empty:
+        plot_trials(study, sweep.metric, folder / "leaderboard.png")
+        shown = best[["number", "value", "epoch", *sweep.parameters, "run"]]
+        shown = shown.to_string(float_format="{:.4g}".format, index=False)
+        log.info("the best of %d trials by %s:\n%s", len(table), sweep.metric, shown)
+        log.info("next: python test.py -r %s", best.iloc[0].run)
+        log.info("      python train.py -c %s", folder / "best.yaml")
+    log.info("all of them: %s", folder / "leaderboard.csv")
+
+
+def plot_trials(study: "Study", metric: str, path: Path) -> None:
+    """Draw the value of each complete trial over each parameter: Optuna's slice plot."""
+    import matplotlib.pyplot as plt
+    from numpy import ravel
+    from optuna.visualization.matplotlib import plot_slice
+
+    with plt.rc_context():  # Optuna sets a style
+        figure = ravel(plot_slice(study, target_name=metric))[0].figure
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=120, bbox_inches="tight")
+        plt.close(figure)
+    write_atomic(path, picture.getvalue())
