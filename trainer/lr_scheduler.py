@@ -48,8 +48,8 @@ def takes_length_of_run(section: LrSchedulerConfig | None) -> bool:
 def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
     """Return a scheduler's node with its length: the run's, or that of its part of a sequence."""
     name, args = split_node(node)
-    parameters = Parameters(LR_SCHEDULERS.find(name), LR_SCHEDULERS, ("optimizer", *FALLBACKS))
-    if parameters.takes_more:  # one of the project's own, whose args need not have names
+    parameters = Parameters(name, LR_SCHEDULERS, ("optimizer", *FALLBACKS))
+    if parameters.has_var_positional:  # one of the project's own, whose args need not have names
         return {"type": name, "args": args}
     args = parameters.fill(parameters.named(args), dict.fromkeys(LENGTHS, length))
     if name in ("SequentialLR", "ChainedScheduler"):

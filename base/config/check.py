@@ -24,7 +24,7 @@ from base.config.schema import (
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS
-from base.registry.annotations import in_words
+from base.registry.annotations import describe_type
 from base.registry.arguments import Parameters
 from base.registry.build import check, split_node
 
@@ -107,7 +107,7 @@ def _issue(detail: ErrorDetails, root: type[BaseModel]) -> ConfigIssue:
             near = f" (did you mean 'trainer.{path[0]}'?)"
         hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
         return ConfigIssue(path, f"unknown key{near or hint}")
-    expected = "a list" if section else in_words(schema, detail)
+    expected = "a list" if section else describe_type(schema, detail)
     if section and kind in ("model_type", "dict_type"):
         expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
     return ConfigIssue(known, f"expected {expected}, found {format_value(detail['input'])}")
@@ -153,8 +153,8 @@ def _check_writers(logger: Any) -> Iterator[ConfigIssue]:
         path = ("logger", name)
         if name in LoggerConfig.model_fields or options is None:
             continue
-        if name not in (known := WRITERS.names()):
-            near = did_you_mean(str(name), [*LoggerConfig.model_fields, *known])
+        if not WRITERS.knows(name):
+            near = did_you_mean(str(name), [*LoggerConfig.model_fields, *WRITERS.names()])
             yield ConfigIssue(path, f"unknown key{near}")
         elif not isinstance(options, bool | dict):
             expected = "true, false or a mapping of options"
@@ -191,12 +191,13 @@ def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[ConfigIs
     groups = isinstance(optimizer, dict) and optimizer.get("param_groups")
     name, _ = split_node(optimizer)
     try:
-        parameters = Parameters(OPTIMIZERS.find(name), OPTIMIZERS)
+        parameters = Parameters(name, OPTIMIZERS)
     except ConfigError:
         return  # it was reported
     for number, group in enumerate(groups if isinstance(groups, list) else ()):
         for key, value in group.items() if isinstance(group, dict) else ():
             if key not in ParamGroup.model_fields:
-                path = ("optimizer", "param_groups", number, key)
-                yield from parameters.check_name(name, key, path=path)
-                yield from parameters.check_value(key, value, path=path)
+                try:
+                    parameters.read(key, value)
+                except ValueError as error:
+                    yield ConfigIssue(("optimizer", "param_groups", number, key), str(error))

@@ -62,9 +62,9 @@ def _device_is_there(config: Config) -> Iterator[ConfigIssue]:
 @rule("data_loader", *DATASETS)
 def _dataset_is_made_once(config: Config) -> Iterator[ConfigIssue]:
     name, loader = config.data_loader.type, loader_parameters(config)
-    if "dataset" in loader.needed and config.dataset is None:
+    if "dataset" in loader.required and config.dataset is None:
         yield ConfigIssue(("dataset",), f"missing, {name} needs it")
-    if "dataset" not in loader.by_name and not loader.takes_any:
+    if "dataset" not in loader.by_name and not loader.has_open_keywords:
         for key in DATASETS:
             if getattr(config, key) is not None:
                 yield ConfigIssue((key,), f"{name} makes its own; remove one of them")
@@ -134,7 +134,7 @@ def _other_data_is_read_as_the_training_data(config: Config) -> Iterator[ConfigI
         section = getattr(config, key)
         if section is None or section.type == training:
             continue
-        if "fitted" in Parameters(DATASET_CLASSES.find(section.type), DATASET_CLASSES).by_name:
+        if "fitted" in Parameters(section.type, DATASET_CLASSES).by_name:
             message = (
                 f"needs what a dataset of its type learned, found dataset: {format_value(training)}"
             )
@@ -155,7 +155,7 @@ def _whole_batches_come_last(config: Config) -> Iterator[ConfigIssue]:
 
 def loader_parameters(config: Config) -> Parameters:
     """Return what the configured data loader takes besides what the project passes to it."""
-    return Parameters(DATA_LOADERS.find(config.data_loader.type), DATA_LOADERS, LOADER_RUNTIME)
+    return Parameters(config.data_loader.type, DATA_LOADERS, LOADER_RUNTIME)
 
 
 def _has_validation(config: Config) -> bool:

@@ -4,11 +4,12 @@ import inspect
 import typing
 from collections import abc
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from inspect import Parameter
 from typing import Any
 
 from base.errors import ConfigIssue, KeyPath, did_you_mean
-from base.registry import Registry
 from base.registry.annotations import read
+from base.registry.registry import Registry
 
 Args = dict[str, Any] | list[Any]
 
@@ -24,25 +25,31 @@ FALLBACKS = {
 
 
 class Parameters:
-    """The parameters of a target, without those that a function gets when it is called later.
+    """The parameters of what a name stands for, but those that a function gets at its later call.
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
+
+    Raises: ConfigError where the name is unknown, or its module cannot be imported.
     """
 
-    def __init__(self, target: Any, registry: Registry, runtime: Collection[str] = ()) -> None:
-        self.target, self.runtime = target, runtime
-        self.is_called_later = bool(registry.call_args) and not inspect.isclass(target)
-        found = _parameters(target)
-        self.at_call = [p.name for p in found[: registry.call_args]] if self.is_called_later else []
-        found = found[len(self.at_call) :]
-        self.takes_more = any(p.kind is p.VAR_POSITIONAL for p in found)
-        followed = _followed(target) if any(p.kind is p.VAR_KEYWORD for p in found) else {}
-        self.takes_any = followed is None
-        named = {p.name: p for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    def __init__(self, name: str, registry: Registry, runtime: Collection[str] = ()) -> None:
+        self.name, self.registry, self.runtime = name, registry, runtime
+        self.target = registry.find(name)
+        self.is_called_later = registry.call_args > 0 and not inspect.isclass(self.target)
+        found = _parameters(self.target)
+        num_later = registry.call_args if self.is_called_later else 0
+        self.of_later_call = [p.name for p in found[:num_later]]
+        found = {p.name: p for p in found[num_later:]}
+        kinds = {p.kind for p in found.values()}
+        self.has_var_positional = Parameter.VAR_POSITIONAL in kinds
+        followed = _follow_keywords(self.target) if Parameter.VAR_KEYWORD in kinds else {}
+        self.has_open_keywords = followed is None
+        variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        named = {name: p for name, p in found.items() if p.kind not in variadic}
         self.by_name = (followed or {}) | named
-        self.needed = [p.name for p in named.values() if p.default is p.empty]
-        by_position = [p.name for p in named.values() if p.kind is not p.KEYWORD_ONLY]
-        self.positional = [n for n in by_position if n not in runtime or n in FALLBACKS]
+        self.required = [name for name, p in named.items() if p.default is p.empty]
+        by_position = [name for name, p in named.items() if p.kind is not p.KEYWORD_ONLY]
+        self.positional = [name for name in by_position if name not in runtime or name in FALLBACKS]
 
     def argument_name(self, key: str | int) -> str:
         """Return the name of an argument given by name or position; "" for one of *args."""
@@ -54,52 +61,50 @@ class Parameters:
         """Return the args by name, those of *args left out."""
         return {name: value for key, value in items(args) if (name := self.argument_name(key))}
 
-    def check_names(self, name: str, args: Args, *, path: KeyPath) -> Iterator[ConfigIssue]:
-        """Yield what is unknown, missing, too much, or given by the project itself."""
+    def read(self, argument: str, value: Any) -> Any:
+        """Return a value as the argument's annotation asks for it.
+
+        Raises: ValueError where the config cannot give this argument, or not this value.
+        """
+        self.check_name(argument)
+        annotation = getattr(self.by_name.get(argument), "annotation", Parameter.empty)
+        return value if annotation is Parameter.empty else read(value, annotation)
+
+    def check_name(self, argument: str) -> None:
+        """Raise ValueError where the config cannot give this argument."""
+        if argument in self.runtime and argument in self.by_name and argument not in FALLBACKS:
+            raise ValueError(f"{self.name} gets {argument!r} from the project; remove it")
+        if argument in self.of_later_call:
+            raise ValueError(f"{self.name} gets {argument!r} when it is called; remove it")
+        if argument and argument not in self.by_name and not self.has_open_keywords:
+            near = did_you_mean(argument, self.by_name)
+            raise ValueError(f"{self.name} takes no {argument!r}{near}")
+
+    def check_number(self, args: Args, *, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield what is missing, unless a given name seems a misspelling of it, or too much."""
         most = len(self.positional)
-        if isinstance(args, list) and len(args) > most and not self.takes_more:
-            message = f"{name} takes {most} args by position at most, found {len(args)}"
+        if isinstance(args, list) and len(args) > most and not self.has_var_positional:
+            message = f"{self.name} takes {most} args by position at most, found {len(args)}"
             yield ConfigIssue(path, message)
         given = self.named(args)
-        unknown = [i for a in given for i in self.check_name(name, a, path=(*path, a))]
-        yield from unknown
-        for argument in self.needed:
-            is_meant = any(f"did you mean {argument!r}" in issue.message for issue in unknown)
-            if argument not in {*given, *self.runtime} and not is_meant:
-                yield ConfigIssue(path, f"{name} needs {argument!r}")
-
-    def check_name(self, name: str, argument: str, *, path: KeyPath) -> Iterator[ConfigIssue]:
-        """Yield an issue when the config cannot give this argument."""
-        if argument in self.runtime and argument in self.by_name and argument not in FALLBACKS:
-            yield ConfigIssue(path, f"{name} gets {argument!r} from the project; remove it")
-        elif argument in self.at_call:
-            yield ConfigIssue(path, f"{name} gets {argument!r} when it is called; remove it")
-        elif argument not in self.by_name and not self.takes_any:
-            near = did_you_mean(argument, self.by_name)
-            yield ConfigIssue(path, f"{name} takes no {argument!r}{near}")
-
-    def check_value(self, argument: str, value: Any, *, path: KeyPath) -> Iterator[ConfigIssue]:
-        """Yield an issue when the signature states a type and the value is not of it."""
-        try:
-            self.read(argument, value)
-        except ValueError as error:
-            yield ConfigIssue(path, str(error))
-
-    def read(self, argument: str, value: Any) -> Any:
-        """Return a value as the argument's annotation asks for it; ValueError where it cannot."""
-        annotation = getattr(self.by_name.get(argument), "annotation", inspect.Parameter.empty)
-        return value if annotation is inspect.Parameter.empty else read(value, annotation)
+        meant = "".join(
+            did_you_mean(name, self.by_name) for name in given if name not in self.by_name
+        )
+        for argument in self.required:
+            if argument not in {*given, *self.runtime} and repr(argument) not in meant:
+                yield ConfigIssue(path, f"{self.name} needs {argument!r}")
 
     def fill(self, given: dict[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is given with what the project passes; of `FALLBACKS` what is left open."""
         for name, value in runtime.items():
-            is_open = not {name, *FALLBACKS.get(name, ())} & {*given}
-            if is_open if name in self.by_name else self.takes_any and name not in FALLBACKS:
+            is_left = not {name, *FALLBACKS.get(name, ())} & {*given}
+            is_taken = self.has_open_keywords and name not in FALLBACKS
+            if is_left if name in self.by_name else is_taken:
                 given[name] = value
         return given
 
 
-def _parameters(target: Any) -> list[inspect.Parameter]:
+def _parameters(target: Any) -> list[Parameter]:
     """Return the parameters of a class or function, annotations kept as text resolved."""
     function = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     names = getattr(function, "__globals__", {})
@@ -115,20 +120,17 @@ def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
     try:
         return eval(annotation, vars(abc) | names)
     except (NameError, TypeError, AttributeError, SyntaxError):
-        return inspect.Parameter.empty
+        return Parameter.empty
 
 
-def _followed(target: Any) -> dict[str, inspect.Parameter] | None:
+def _follow_keywords(target: Any) -> dict[str, Parameter] | None:
     """Return what a target's **kwargs stands for, or None when nothing tells."""
     if any(base.__module__ == "torchmetrics.metric" for base in getattr(target, "__mro__", ())):
-        kind = inspect.Parameter.KEYWORD_ONLY
-        return {name: inspect.Parameter(name, kind, default=None) for name in METRIC_ARGUMENTS}
-    if inspect.isclass(target):
-        sources: list[Any] = typing.get_overloads(target.__init__)
-    else:
-        made = inspect.signature(target).return_annotation
-        sources = typing.get_overloads(target) + ([made] if inspect.isclass(made) else [])
-    if not sources:
+        kind = Parameter.KEYWORD_ONLY
+        return {name: Parameter(name, kind, default=None) for name in METRIC_ARGUMENTS}
+    made = None if inspect.isclass(target) else inspect.signature(target).return_annotation
+    sources = typing.get_overloads(target if made else target.__init__)
+    if not (sources := [*sources, *([made] if inspect.isclass(made) else [])]):
         return None
     # without a default are only those that the builder passes itself
     parameters = [p for source in sources for p in _parameters(source)]

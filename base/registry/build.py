@@ -4,24 +4,24 @@ A node is `{type: NAME, args: {...}}` or a bare name. `check` reports what is wr
 nothing; `build` is the only place of the project that instantiates what a config names.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
-from base.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS, Registry
 from base.registry.arguments import Args, Parameters, items
+from base.registry.registry import Registry
+from base.registry.sections import COLLATE_FNS, REGISTRIES, SAMPLERS, TRANSFORMS
 
-# Arguments whose nodes are looked up in a section of their own; all others in that of their parent.
+# Arguments whose nodes are looked up in a section of their own where no annotation says more.
 ARGUMENT_SECTIONS = {
-    "transform": TRANSFORMS,
-    "transforms": TRANSFORMS,
-    "target_transform": TRANSFORMS,
-    "sampler": SAMPLERS,
-    "collate_fn": COLLATE_FNS,
-}
+    "transform": TRANSFORMS, "transforms": TRANSFORMS, "target_transform": TRANSFORMS,
+    "sampler": SAMPLERS, "collate_fn": COLLATE_FNS,
+}  # fmt: skip
 LIBRARIES = ("torch.", "torchvision.", "torchmetrics.")
+
+Node = str | Mapping[str, Any]
 
 
 def is_node(value: Any) -> bool:
@@ -29,7 +29,7 @@ def is_node(value: Any) -> bool:
     return isinstance(value, Mapping) and "type" in value
 
 
-def split_node(node: str | Mapping[str, Any]) -> tuple[str, Args]:
+def split_node(node: Node) -> tuple[str, Args]:
     """Return a node's type and args."""
     return (node, {}) if isinstance(node, str) else (node["type"], node.get("args") or {})
 
@@ -44,107 +44,126 @@ def nested_nodes(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Mapp
 
 
 def check(
-    node: str | Mapping[str, Any],
-    registry: Registry,
-    *,
-    path: KeyPath,
-    runtime: Collection[str] = (),
-) -> Iterator[ConfigIssue]:
-    """Yield an issue for everything wrong with a node and the nodes in its args.
+    node: Node, registry: Registry, *, path: KeyPath, runtime: Collection[str] = ()
+) -> list[ConfigIssue]:
+    """Return an issue for everything wrong with a node and the nodes in its args.
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
-
-    Raises: ConfigError where a module of the project cannot be imported.
     """
-    name, args = split_node(node)
-    try:
-        parameters = Parameters(registry.find(name), registry, runtime)
-    except ConfigError as error:
-        yield from _at(path if node is name else (*path, "type"), error.issues)
-        return
-    path_to_args = (*path, "args") if args else path
-    refused = list(parameters.check_names(name, args, path=path_to_args))
-    refused_paths = {issue.path for issue in refused}
-    yield from refused
-    for key, value in items(args):
-        here, argument = (*path_to_args, key), parameters.argument_name(key)
-        section = ARGUMENT_SECTIONS.get(argument, registry)
-        nested = list(nested_nodes(value, here))
-        for child_path, child in nested:
-            yield from _check_nested(child, section, path=child_path, runtime=runtime)
-        if not nested and here not in refused_paths:
-            yield from parameters.check_value(argument, value, path=here)
+    walk = _Walk()
+    walk.visit(node, registry, path, runtime)
+    return walk.issues
 
 
-def _check_nested(
-    node: Mapping[str, Any], registry: Registry, *, path: KeyPath, runtime: Collection[str]
-) -> Iterator[ConfigIssue]:
-    name, args = node["type"], node.get("args")
-    for key in [key for key in node if key not in ("type", "args")]:
-        near = did_you_mean(key, ["args"]) or "; arguments go into 'args'"
-        yield ConfigIssue((*path, key), f"unknown key{near}")
-    if not isinstance(name, str):
-        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
-    elif not isinstance(args, dict | list | None):
-        message = f"expected a mapping or a list, found {format_value(args)}"
-        yield ConfigIssue((*path, "args"), message)
-    else:
-        yield from check(node, registry, path=path, runtime=runtime)
-
-
-def _at(path: KeyPath, issues: Iterable[ConfigIssue]) -> Iterator[ConfigIssue]:
-    """Yield issues with the path of a node, those of modules, which have a place, as they are."""
-    yield from (issue if issue.where else replace(issue, path=path) for issue in issues)
-
-
-def build(
-    node: str | Mapping[str, Any],
-    registry: Registry,
-    *,
-    path: KeyPath,
-    runtime: Mapping[str, Any] = {},
-) -> Any:
+def build(node: Node, registry: Registry, *, path: KeyPath, runtime: Mapping[str, Any] = {}) -> Any:
     """Build what a node describes, its nested nodes first.
 
     Classes and model builders are called; functions of a section whose functions are called later
     (losses, metrics, collate functions) are bound with their args. Of `runtime`, a target gets what
     its signature names.
 
-    Raises: ConfigError where the name is unknown, or its class refuses its arguments.
+    Raises: ConfigError for what `check` would find, or where a class refuses its arguments.
     """
-    name, args = split_node(node)
-    try:
-        parameters = Parameters(registry.find(name), registry, runtime)
-    except ConfigError as error:
-        raise ConfigError(_at(path, error.issues)) from error
+    walk = _Walk(builds=True)
+    built = walk.visit(node, registry, path, runtime)
+    if walk.issues:
+        raise ConfigError(walk.issues)
+    return built
+
+
+@dataclass
+class _Walk:
+    """A way through a node and those in its args, on which they are built if nothing is wrong."""
+
+    builds: bool = False
+    issues: list[ConfigIssue] = field(default_factory=list)
+
+    def visit(self, node: Node, registry: Registry, path: KeyPath, runtime: Collection[str]) -> Any:
+        name, args = split_node(node)
+        try:
+            parameters = Parameters(name, registry, runtime)
+        except ConfigError as error:
+            here = path if node is name else (*path, "type")
+            # a module that cannot be imported has a place of its own
+            self.issues += [i if i.where else replace(i, path=here) for i in error.issues]
+            return None
+        path_to_args = (*path, "args") if args else path
+        values = {}
+        for key, value in items(args):
+            here, argument = (*path_to_args, key), parameters.argument_name(key)
+            try:
+                if any(nested_nodes(value)):
+                    parameters.check_name(argument)
+                    values[key] = self.visit_nested(value, argument, parameters, here)
+                else:
+                    values[key] = parameters.read(argument, value)
+            except ValueError as error:
+                self.issues.append(ConfigIssue(here, str(error)))
+        self.issues += parameters.check_number(args, path=path_to_args)
+        return _instantiate(parameters, values, path) if self.builds and not self.issues else None
+
+    def visit_nested(self, value: Any, argument: str, parameters: Parameters, path: KeyPath) -> Any:
+        """Visit the nodes in a value of args."""
+        if is_node(value):
+            issues = [*_check_keys(value, path)]
+            self.issues += issues
+            section = None if issues else _section(value["type"], argument, parameters)
+            runtime = parameters.runtime if section is parameters.registry else {}
+            return self.visit(value, section, path, runtime) if section else None
+        if not isinstance(value, dict | list):
+            return value
+        visited = {
+            key: self.visit_nested(item, argument, parameters, (*path, key))
+            for key, item in items(value)
+        }
+        return visited if isinstance(value, dict) else [*visited.values()]
+
+
+def _check_keys(node: Mapping[str, Any], path: KeyPath) -> Iterator[ConfigIssue]:
+    name, args = node["type"], node.get("args")
+    for key in node.keys() - {"type", "args"}:
+        near = did_you_mean(key, ["args"]) or "; arguments go into 'args'"
+        yield ConfigIssue((*path, key), f"unknown key{near}")
+    if not isinstance(name, str):
+        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
+    if not isinstance(args, dict | list | None):
+        message = f"expected a mapping or a list, found {format_value(args)}"
+        yield ConfigIssue((*path, "args"), message)
+
+
+def _section(name: str, argument: str, parameters: Parameters) -> Registry:
+    """Return the section of a nested node: of those that its argument may mean, the first that
+    has its name."""
+    named = ARGUMENT_SECTIONS.get(argument)
+    asked = _section_of(getattr(parameters.by_name.get(argument), "annotation", None))
+    sections = [s for s in (named, asked, None if named else parameters.registry) if s]
+    return next((section for section in sections if section.knows(name)), sections[0])
+
+
+def _section_of(annotation: Any) -> Registry | None:
+    """Return the section whose things an annotation asks for, if it does."""
+    for registry in REGISTRIES.values() if isinstance(annotation, type) else ():
+        if registry.base and issubclass(annotation, registry.base):
+            return registry
+    return next(filter(None, map(_section_of, get_args(annotation))), None)
+
+
+def _instantiate(parameters: Parameters, values: Mapping[str | int, Any], path: KeyPath) -> Any:
     positional, keywords = [], {}
-    for key, value in items(args):
+    for key, value in values.items():
         argument = parameters.argument_name(key)
-        section = ARGUMENT_SECTIONS.get(argument, registry)
-        if any(nested_nodes(value)):
-            value = _build_nested(value, section, (*path, "args", key), runtime)
-        else:
-            value = parameters.read(argument, value)
-        if argument and not (parameters.takes_more and isinstance(args, list)):
+        if argument and not (parameters.has_var_positional and isinstance(key, int)):
             keywords[argument] = value
         else:
             positional.append(value)
     if parameters.is_called_later:
         return partial(parameters.target, **keywords) if keywords else parameters.target
     try:
-        return parameters.target(*positional, **parameters.fill(keywords, runtime))
+        return parameters.target(*positional, **parameters.fill(keywords, parameters.runtime))
     except UsageError as error:
         raise ConfigError([ConfigIssue(path, str(error))]) from error
     except (TypeError, ValueError, ImportError) as error:
         if not parameters.target.__module__.startswith(LIBRARIES):
             raise
-        raise ConfigError([ConfigIssue(path, f"{name} refuses its args: {error}")]) from error
-
-
-def _build_nested(value: Any, registry: Registry, path: KeyPath, runtime: Mapping[str, Any]) -> Any:
-    if is_node(value):
-        return build(value, registry, path=path, runtime=runtime)
-    if not isinstance(value, dict | list):
-        return value
-    built = {k: _build_nested(v, registry, (*path, k), runtime) for k, v in items(value)}
-    return built if isinstance(value, dict) else list(built.values())
+        message = f"{parameters.name} refuses its args: {error}"
+        raise ConfigError([ConfigIssue(path, message)]) from error

@@ -79,6 +79,13 @@ class Registry:
                     return thing
         return None
 
+    def knows(self, name: str) -> bool:
+        """Tell whether `name` stands for something here, be it broken."""
+        try:
+            return self.lookup(name) is not None
+        except ConfigError:
+            return True
+
     def own(self) -> dict[str, Any]:
         """Return all of the project's own by name, with a warning of modules that are broken."""
         files = self._files()

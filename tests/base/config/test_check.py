@@ -78,7 +78,7 @@ ISSUES = [
     ("seed: 1 => seed: -1", "2:1: seed: expected at least 0, found -1"),
     ("epochs: 3 => epochs: '3'", "22:3: trainer.epochs: expected a whole number, found '3'"),
     ("epochs: 3 => epochs: 0", "22:3: trainer.epochs: expected at least 1, found 0"),
-    ("epochs: 3 => ema_decay: 1", "22:3: trainer.ema_decay: expected less than 1.0, found 1"),
+    ("epochs: 3 => ema_decay: 1", "22:3: trainer.ema_decay: expected less than 1, found 1"),
     (
         "epochs: 3 => clip_grad_norm: .inf",
         "22:3: trainer.clip_grad_norm: expected a finite number, found inf",

@@ -28,7 +28,7 @@ from base.registry import (
     TRANSFORMS,
     Registry,
 )
-from base.registry.annotations import in_words, read
+from base.registry.annotations import describe_type, read
 from base.registry.arguments import Parameters
 from base.registry.build import build, check
 
@@ -78,7 +78,7 @@ class TestTypesInWords:
         ],
     )
     def test_are_what_a_config_writes(self, annotation, words):
-        assert in_words(annotation) == words
+        assert describe_type(annotation) == words
 
 
 class TestValues:
@@ -132,12 +132,12 @@ class TestValues:
             (torch.dtype, "float33", "expected a dtype such as 'float32', found 'float33'"),
             (str | Color, "green", "expected 'RED' or 'BLUE', found 'green'"),
             (list[nn.Module], ["ReLU"], "expected [{type: NAME}, ...], found ['ReLU']"),
-            (Annotated[int, Field(gt=0)], 0, "expected more than 0, found 0"),
-            (Annotated[float, Field(le=1)], 2, "expected at most 1.0, found 2"),
+            (Annotated[int, Field(gt=0)], 0, "expected greater than 0, found 0"),
+            (Annotated[float, Field(le=1)], 2, "expected at most 1, found 2"),
             (int, "x" * 99, "expected a whole number, found 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
         ],
     )
-    def test_of_another_type_are_refused_in_plain_words(self, annotation, value, message):
+    def test_of_another_type_are_refused_in_pladescribe_type(self, annotation, value, message):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             read(value, annotation)
 
@@ -256,6 +256,47 @@ class TestNestedNodes:
         line = "x.args.transform.type: unknown name 'Adam'"
         assert lines_of({"type": "MNIST", "args": args}, DATASETS) == [line]
 
+    @pytest.fixture
+    def critic(self, monkeypatch):
+        """A model of the project, which takes what the project passes to trainers too."""
+
+        class Critic(nn.Module):
+            def __init__(self, width: int = 1, device: Any = None, **options):
+                super().__init__()
+                self.width, self.got = width, (device, options)
+
+        monkeypatch.setitem(MODELS.registered, "Critic", {"here": Critic})
+        return Critic
+
+    @pytest.mark.parametrize("annotation", [nn.Module, nn.Module | None, "list[nn.Module]"])
+    def test_are_looked_up_in_the_section_that_an_annotation_asks_for(self, critic, annotation):
+        class Gan:
+            def __init__(self, device, critic: annotation):
+                self.critic = critic
+
+        trainers = registry_of(Gan)
+        child = {"type": "Critic", "args": {"width": 3}}
+        args = {"critic": [child] if isinstance(annotation, str) else child}
+        runtime = {"device": "cpu"}
+        built = build({"type": "Gan", "args": args}, trainers, path=("x",), runtime=runtime).critic
+        built = built[0] if isinstance(built, list) else built
+        assert (built.width, built.got) == (3, (None, {}))
+        line = "x.args.critic.type: unknown name 'Critik' (did you mean 'Critic'?)"
+        node = {"type": "Gan", "args": {"critic": {"type": "Critik"}}}
+        assert lines_of(node, trainers, runtime=runtime) == [line]
+
+    def test_are_else_looked_up_in_the_section_of_their_parent(self, critic):
+        class Distance(nn.Module): ...
+
+        class Perceptual:
+            def __init__(self, criterion: nn.Module, network: nn.Module, other=None): ...
+
+        losses = registry_of(Distance, Perceptual)
+        args = {name: {"type": "Distance"} for name in ("criterion", "other")}
+        args["network"] = {"type": "Critic", "args": {"width": "x"}}
+        line = "x.args.network.args.width: expected a whole number, found 'x'"
+        assert lines_of({"type": "Perceptual", "args": args}, losses) == [line]
+
     def test_must_be_mappings(self):
         args = {"schedulers": ["LinearLR", "StepLR"], "milestones": [3]}
         node = {"type": "SequentialLR", "args": args}
@@ -366,7 +407,7 @@ def test_a_function_that_is_called_later_shows_only_what_a_config_sets():
     def loss(output, target, *, alpha=1):
         return alpha
 
-    parameters = Parameters(loss, registry_of(loss, call_args=2))
+    parameters = Parameters("loss", registry_of(loss, call_args=2))
     assert list(parameters.by_name) == ["alpha"]
     assert parameters.positional == []
 

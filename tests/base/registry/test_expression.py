@@ -113,7 +113,7 @@ def test_it_is_a_plain_function_of_which_torch_saves_nothing():
 
 class TestWhereAConfigStatesIt:
     def read(self, value):
-        found = Parameters(LR_SCHEDULERS.find("LambdaLR"), LR_SCHEDULERS, ["optimizer"])
+        found = Parameters("LambdaLR", LR_SCHEDULERS, ["optimizer"])
         return read(value, found.by_name["lr_lambda"].annotation)
 
     def test_a_text_or_a_list_of_texts_becomes_functions(self):
