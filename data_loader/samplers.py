@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
@@ -41,14 +42,9 @@ class LengthBuckets(SampleOrder):
     Shuffled samples are sorted by length within pools of `pool` batches, and the batches shuffled;
     a shorter one stays last. A sample's length is its entry in the dataset's `lengths`, else the
     `len` of its first part, which is read once for it.
-
-    Raises:
-        UsageError: `pool` is below 1.
     """
 
-    def __init__(self, pool: int = 100) -> None:
-        if pool < 1:
-            raise UsageError(f"pool is {pool} batches, expected 1 or more")
+    def __init__(self, pool: PositiveInt = 100) -> None:
         self.pool = pool
 
     def prepare(self, samples: BatchDataset, *, batch_size: int) -> None:

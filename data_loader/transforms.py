@@ -1,12 +1,16 @@
 """Augmentations of whole batches in which every sample has draws of its own."""
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from base.data.sample_rng import uniform
-from base.errors import UsageError
 from base.registry import TRANSFORMS
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 @TRANSFORMS.register()
@@ -15,16 +19,11 @@ class RandomShift:
 
     What moves in is `fill`, a value in the images' own scale. Quicker than one crop per sample, and
     the same for any batch size or worker: the draws depend on the samples' keys alone.
-
-    Raises:
-        UsageError: `pixels` is negative.
     """
 
     takes_keys = True
 
-    def __init__(self, pixels: int, fill: float = 0.0) -> None:
-        if pixels < 0:
-            raise UsageError(f"pixels is {pixels}, expected 0 or more")
+    def __init__(self, pixels: NonNegativeInt, fill: float = 0.0) -> None:
         self.pixels = pixels
         self.fill = fill
 
@@ -38,17 +37,11 @@ class RandomShift:
 
 @TRANSFORMS.register()
 class RandomFlip:
-    """Mirrors each image of a batch (B, C, H, W), left to right, with probability `p`.
-
-    Raises:
-        UsageError: `p` is not within 0 and 1.
-    """
+    """Mirrors each image of a batch (B, C, H, W), left to right, with probability `p`."""
 
     takes_keys = True
 
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise UsageError(f"p is {p}, expected 0 to 1")
+    def __init__(self, p: Annotated[float, Field(ge=0, le=1)] = 0.5) -> None:
         self.p = p
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
@@ -63,45 +56,28 @@ class RandomAffine2d:
     Drawn evenly are the angle within +-`degrees`, the shift along each axis within +-`translate` of
     the size, the factor within 1 +- `scale` and the shear along x within +-`shear` degrees. What
     moves in is `fill`, a value in the images' own scale.
-
-    Raises:
-        UsageError: a range is negative or too wide.
     """
 
     takes_keys = True
 
     def __init__(
         self,
-        degrees: float,
-        translate: float = 0.0,
-        scale: float = 0.0,
-        shear: float = 0.0,
+        degrees: Annotated[float, Field(ge=0, lt=360)],
+        translate: Share = 0.0,
+        scale: Share = 0.0,
+        shear: Annotated[float, Field(ge=0, lt=90)] = 0.0,
         fill: float = 0.0,
     ) -> None:
-        found = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
-        limits = {"degrees": 360, "translate": 1, "scale": 1, "shear": 90}
-        wrong = [
-            f"{name} is {value}, expected 0 to below {limits[name]}"
-            for name, value in found.items()
-            if not 0 <= value < limits[name]
-        ]
-        if wrong:
-            raise UsageError("; ".join(wrong))
-        self.degrees, self.translate, self.scale, self.shear = degrees, translate, scale, shear
+        self.ranges = (degrees, translate, translate, scale, shear)
         self.fill = fill
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         draws = (2 * uniform(keys, 5) - 1).to(images.dtype)  # from [-1, 1)
-        angle, right, down, growth, slant = draws.unbind(dim=1)  # (B,) each
+        degrees, right, down, growth, shear = (draws * draws.new_tensor(self.ranges)).unbind(dim=1)
         return affine(
-            images,
-            degrees=angle * self.degrees,
-            right=right * self.translate,
-            down=down * self.translate,
-            scale=1 + growth * self.scale,
-            shear=slant * self.shear,
+            images, degrees=degrees, right=right, down=down, scale=1 + growth, shear=shear,
             fill=self.fill,
-        )
+        )  # fmt: skip
 
 
 def affine(

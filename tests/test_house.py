@@ -44,7 +44,6 @@ NOT_YET = {
     "base/registry/build.py: build",
     "size_of_core",
     "size_of_template",
-    "tests/data_loader/test_samplers.py imports of the room text",
     "tests/trainer/predict/test_predict.py imports of the room digits",
     "tests/trainer/predict/test_predict.py imports of the room make_data",
     "trainer",

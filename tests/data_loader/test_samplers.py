@@ -13,9 +13,8 @@ from base.data.batch_dataset import BatchDataset
 from base.data.order import EpochBatchSampler
 from base.errors import DataError, UsageError
 from base.registry import SAMPLERS
-from base.registry.build import build
+from base.registry.build import build, check
 from data_loader.samplers import LengthBuckets, WeightedByClass
-from data_loader.text import pad
 
 NUM_RARE = 30
 
@@ -47,6 +46,11 @@ class Untold(Dataset):
 
     def __getitem__(self, index: int):
         return self.take(self.signals[index])
+
+
+def pad(samples: list) -> tuple[torch.Tensor, torch.Tensor]:
+    signals, targets = zip(*samples, strict=True)
+    return torch.nn.utils.rnn.pad_sequence(signals, batch_first=True), torch.tensor(targets)
 
 
 def make(sampler, dataset: Dataset | None = None, **kwargs) -> BaseDataLoader:
@@ -269,9 +273,9 @@ def test_batches_come_in_no_order_of_length_and_the_short_one_last():
     assert abs(np.corrcoef(longest, np.arange(49))[0, 1]) < 0.4
 
 
-def test_a_pool_below_one_is_refused():
-    with pytest.raises(UsageError, match="pool is 0 batches, expected 1 or more"):
-        LengthBuckets(pool=0)
+def test_a_pool_below_one_is_an_issue_of_the_config():
+    [issue] = check({"type": "LengthBuckets", "args": {"pool": 0}}, SAMPLERS, path=("sampler",))
+    assert str(issue).startswith("sampler.args.pool: ")
 
 
 def test_samples_without_a_length_are_refused():
