@@ -2,7 +2,6 @@
 
 import io
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,24 +213,48 @@ def test_without_tensorboard_it_is_told(tree, start):
     assert "Predictions: nothing is shown, since logger.tensorboard is false" in log
 
 
+def read(run):
+    sizes = {"images": 0, "tensors": 0}
+    return EventAccumulator(f"{run}/tensorboard/valid", sizes).Reload()
+
+
+def weights(run, epoch):
+    path = run / f"checkpoints/checkpoint-epoch{epoch}.pth"
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_a_run_with_predictions_has_the_same_weights_and_a_resume_the_same_panels(
+    tree, start, whole_and_resumed
+):
+    plain = start(tree, run_id="plain")
+    tree["callbacks"] += ["Predictions"]
+    whole, run = whole_and_resumed(tree, ("step", 7))
+    expected = weights(plain, 3)
+    for other in (whole, run):
+        assert all(torch.equal(expected[name], weights(other, 3)[name]) for name in expected)
+    first, second = read(whole), read(run)
+    assert first.Tags() == second.Tags()
+    for events in (first, second):
+        steps = [picture.step for picture in events.Images("predictions/images")]
+        assert steps == [5, 10, 15]
+    curves = [tag for tag in first.Tags()["tensors"] if tag.startswith("pr_curve")]
+    assert len(curves) == 3
+    for tag in curves:
+        values = [
+            [list(event.tensor_proto.float_val) for event in events.Tensors(tag)]
+            for events in (first, second)
+        ]
+        assert values[0] == values[1]
+
+
 def test_with_two_processes_one_shows_and_both_train_as_before(two_processes, start, tree):
     tree["trainer"] |= {"epochs": 1}
     two_processes(lambda rank: start(tree, run_id="plain"))
-    tree["callbacks"] += ["Statistics", "Predictions"]
-    [run, _] = two_processes(lambda rank: str(start(tree)))
-    states = [
-        torch.load(path / "checkpoints/checkpoint-epoch1.pth", weights_only=True)
-        for path in (Path(run), Path(run).parent / "plain")
-    ]
-    for name, tensor in states[0]["model"].items():
-        assert torch.equal(tensor, states[1]["model"][name])
-    [event] = (
-        EventAccumulator(f"{run}/tensorboard/train")
-        .Reload()
-        .Scalars("statistics/gradient_norm")[:1]
-    )
-    assert event.step == 2
-    assert EventAccumulator(f"{run}/tensorboard/valid").Reload().Images("predictions/images")
+    tree["callbacks"] += ["Predictions"]
+    [run, _] = two_processes(lambda rank: start(tree))
+    expected = weights(run.parent / "plain", 1)
+    assert all(torch.equal(expected[name], weights(run, 1)[name]) for name in expected)
+    assert read(run).Images("predictions/images")
 
 
 def test_texts_of_different_lengths_are_shown_as_far_as_they_fit(show):
