@@ -44,22 +44,45 @@ def core_writers_only(turn_off_optional_writers, monkeypatch) -> None:
 
 @pytest.fixture(scope="session")
 def write_small_mnist() -> Callable[[Path], None]:
-    """A function that puts the digits, enlarged to 28 x 28, where torchvision looks for MNIST."""
+    """A function that puts ten kinds of blots, 28 x 28, where torchvision looks for MNIST."""
 
     def write(root: Path) -> None:
         import numpy as np
-        from sklearn.datasets import load_digits
 
-        digits = load_digits()
-        images = np.kron(digits.images * 15.9, np.ones((3, 3))).astype(np.uint8)  # (N, 24, 24)
-        images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+        rng = np.random.default_rng(0)
+        kinds = np.kron(rng.integers(0, 255, (10, 7, 7)), np.ones((4, 4)))  # (10, 28, 28)
         folder = root / "MNIST" / "raw"
         folder.mkdir(parents=True)
-        for name, part in (("train", slice(0, 600)), ("t10k", slice(600, 800))):
-            pixels, labels = images[part], digits.target[part].astype(np.uint8)
+        for name, count in (("train", 600), ("t10k", 200)):
+            labels = (np.arange(count) % 10).astype(np.uint8)
+            pixels = kinds[labels] * rng.uniform(0.5, 1, (count, 1, 1))
+            pixels = (pixels + rng.uniform(0, 25, pixels.shape)).clip(0, 255).astype(np.uint8)
             header = struct.pack(">IIII", 0x803, *pixels.shape)
             (folder / f"{name}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
             header = struct.pack(">II", 0x801, len(labels))
             (folder / f"{name}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
     return write
+
+
+@pytest.fixture(scope="session")
+def work_folder(tmp_path_factory, write_small_mnist) -> Path:
+    """A folder to run commands in that sees the project's files and its data, written nowhere else.
+
+    In place of an MNIST that was not fetched there are blots, and what `make_data.py` writes.
+    """
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "data").mkdir()
+    for path in [*ROOT.iterdir(), *(ROOT / "data").glob("*")]:
+        if path.name[0] != "." and path.name not in ("data", "saved", "wandb"):
+            (folder / path.relative_to(ROOT)).symlink_to(path)
+    for name in ("MNIST", "FashionMNIST"):
+        if not (folder / "data" / name).exists():
+            write_small_mnist(folder / "blots" / name)
+            (folder / "blots" / name / "MNIST").rename(folder / "data" / name)
+    if (ROOT / "make_data.py").exists():
+        import make_data
+
+        for kind in make_data.CONFIGS:
+            make_data.main(kind, folder / "data")
+    return folder

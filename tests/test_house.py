@@ -195,7 +195,7 @@ def test_commands_import_no_library_but_typer_at_their_top():
         f"{shown(path, line)} imports {name}"
         for path in [*scripts(), *mains]
         for line, name in imports(parse(path), inside_functions=False)
-        if not name.startswith(("typer.", "trainer.command.", "trainer.callbacks."))
+        if not name.startswith(("typer.", "trainer.command.", "rooms."))
         if name not in ("typer", "trainer.command")
         if (top(name) in PROJECT or top(name) not in sys.stdlib_module_names)
     ]
