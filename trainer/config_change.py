@@ -18,8 +18,8 @@ log = logging.getLogger("train")
 # Whatever starts like this may change; `trainer.epochs` only where no schedule depends on it.
 FREE_KEYS = (
     "device", "logger.", "data_loader.in_memory", "data_loader.args.num_workers",
-    "data_loader.args.timeout", "data_loader.args.prefetch_factor", "trainer.save_",
-    "trainer.keep_last", "trainer.log_interval", "trainer.epochs",
+    "data_loader.args.timeout", "data_loader.args.prefetch_factor", "trainer.save_period",
+    "trainer.save_steps", "trainer.keep_last", "trainer.log_interval", "trainer.epochs",
 )  # fmt: skip
 HINT = (
     "a run cannot change this; name another --run-id, or, for a new run from these weights: "

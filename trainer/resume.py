@@ -125,9 +125,7 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
         )
     config = stored_config(path, state, overrides)
     check_resume_config(config, state)
-    if run is None:
-        return config, ResumePoint(state=state)
-    if is_file and not _is_newest(state, run):
+    if run is None or (is_file and not _is_newest(state, run)):
         return config, ResumePoint(state=state, branch_of=run)
     _acquire(run)
     warn_if_edited(run.config_file, state)

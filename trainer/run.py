@@ -62,9 +62,11 @@ def open_run(
         checkpoints = Checkpoints(run.checkpoints, keep_last=config.trainer.keep_last)
         _write_first_files(run, resume_point, config, checkpoints)
         setup_logging(run.log_file, verbosity=verbosity)
-        if resume_point.state is not None:
-            log.info("continuing in %s after step %d", run.path, resume_point.state["step"])
-        with closing(_make_logger(run, resume_point.state, config)) as logger:
+        resumed = None
+        if (state := resume_point.state) is not None:
+            resumed = ResumedFrom(state["epoch"], state["step"], mid_epoch=state["batch"] > 0)
+            log.info("continuing in %s after step %d", run.path, state["step"])
+        with closing(open_logger(config, run, resumed)) as logger:
             yield run, logger, checkpoints
     finally:
         run.release()
@@ -106,13 +108,6 @@ def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str
         with suppress(CheckpointError):  # pruned, damaged, or never there
             if read_checkpoint(path)["epoch"] <= state["epoch"]:
                 shutil.copy(path, target.checkpoints / (BEST if path == best else path.name))
-
-
-def _make_logger(run: RunDirectory, state: Mapping[str, Any] | None, config: Config) -> RunLogger:
-    resume = None
-    if state is not None:
-        resume = ResumedFrom(state["epoch"], state["step"], mid_epoch=state["batch"] > 0)
-    return open_logger(config, run, resume)
 
 
 def announce(
