@@ -1,4 +1,4 @@
-"""What a run says on the console and in train.log: log lines and a progress bar that share it."""
+"""Log lines and progress bars on the console and in train.log."""
 
 import logging
 import logging.handlers
@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from base.checkpoint.files import write_error
 
-LOGGER_NAME = "train"
 VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
-MAX_EARLY = 1000  # lines kept for a log file that may never come
 SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
 NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
+
+log = logging.getLogger("train")
 
 
 def setup_logging(
@@ -26,76 +26,70 @@ def setup_logging(
     """Send the project's logger, "train", to the console and to `log_file`, and return it.
 
     The console shows plain messages: warnings only at `verbosity` 0, information at 1, all at 2;
-    the file gets all of them with their time. A process that `is_main` is false for shows warnings
-    and writes no file. Calling it again replaces what the last call set up.
+    the file gets all of them with their time, and first what was logged since the last call. A
+    process that `is_main` is false for shows warnings and writes no file. Calling it again
+    replaces what the last call set up.
 
     Raises:
         WriteError: `log_file` cannot be opened.
     """
-    logger = logging.getLogger(LOGGER_NAME)
-    early: list[logging.LogRecord] = []
-    for handler in logger.handlers[:]:
-        if isinstance(handler, _Console | _LogFile | _Early):
-            early += getattr(handler, "buffer", [])
-            logger.removeHandler(handler)
-            handler.close()
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False  # notebooks put a handler on the root, which would repeat every line
-
-    console = _Console()
-    console.setLevel(VERBOSITY[verbosity] if is_main else logging.WARNING)
-    logger.addHandler(console)
-    if log_file is not None and is_main:
+    handlers: list[logging.Handler] = [_Console(VERBOSITY[verbosity if is_main else 0])]
+    if log_file is None or not is_main:
+        handlers.append(_Memory(sys.maxsize))
+    else:
         try:
-            file = _LogFile(log_file, encoding="utf-8")
+            handlers.append(_LogFile(log_file, encoding="utf-8"))
         except OSError as error:
             raise write_error(log_file, error) from error
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-        logger.addHandler(file)
-        for record in early:
-            file.handle(record)
-    else:
-        logger.addHandler(_Early(MAX_EARLY))
-    return logger
+    for handler in log.handlers[:]:
+        if isinstance(handler, _Console | _LogFile | _Memory):
+            if isinstance(handler, _Memory) and isinstance(handlers[1], _LogFile):
+                handler.setTarget(handlers[1])
+            log.removeHandler(handler)
+            handler.close()
+    for handler in handlers:
+        log.addHandler(handler)
+    log.setLevel(logging.DEBUG)
+    log.propagate = False  # notebooks put a handler on the root, which would repeat every line
+    return log
 
 
-class _Early(logging.handlers.BufferingHandler):
-    """What is said before the run has a directory, for the log file that comes."""
+class _Console(logging.Handler):
+    """Shows messages on the present stdout, which notebooks replace, around a live bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno >= logging.WARNING:
+            text = f"{record.levelname.lower()}: {text}"
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except (OSError, ValueError):  # a pipe whose reader is gone
+            self.handleError(record)
+
+
+class _Memory(logging.handlers.MemoryHandler):
+    """Keeps messages for the log file of a run that has no directory yet."""
 
     def shouldFlush(self, record: logging.LogRecord) -> bool:
-        return len(self.buffer) > self.capacity
-
-
-class _Console(logging.StreamHandler):
-    """Messages on the present stdout, which notebooks replace, written around a live bar."""
-
-    def __init__(self) -> None:
-        super().__init__(self)  # it is its own stream
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
-
-    def write(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout, end="")
-
-    def flush(self) -> None:
-        sys.stdout.flush()
+        return False
 
 
 class _LogFile(logging.FileHandler):
-    """train.log; when it can no longer be written it says so once and the run goes on."""
+    """Writes train.log; when it can no longer be written it says so once and the run goes on."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return logging.Formatter("%(asctime)s %(levelname)-7s %(message)s").format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception()
         if not isinstance(error, OSError):
             super().handleError(record)
             return
-        logger = logging.getLogger(LOGGER_NAME)
-        logger.removeHandler(self)
+        log.removeHandler(self)
         with suppress(OSError):
             self.close()
-        logger.warning("%s; it ends here", write_error(Path(self.baseFilename), error))
+        log.warning("%s; it ends here", write_error(Path(self.baseFilename), error))
 
 
 def format_values(values: Mapping[str, Any]) -> str:
@@ -137,7 +131,7 @@ class ProgressBar:
             speed = (self._num_done - self._initial) / max(now - self._started, 1e-9)
             done = f"{self._description}  {self._num_done}/{self._total or '?'} samples"
             line = f"{done}  {format_values(values)}  {speed:.0f} samples/s"
-            logging.getLogger(LOGGER_NAME).info("%s", line)
+            log.info("%s", line)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The directory of one run: the names in it and its lock."""
+"""Name, lock and find run directories."""
 
 import logging
 import os
@@ -11,6 +11,8 @@ from typing import IO
 from base.checkpoint.files import write_error
 from base.config.schema import NAME
 from base.errors import UsageError
+
+log = logging.getLogger("train")
 
 RUN_ID_FORMAT = "%Y-%m-%d_%H-%M-%S-%f"  # sorts by time; the last field is microseconds
 
@@ -61,7 +63,7 @@ class RunDirectory:
             raise UsageError(f"{self.path} is in use by another process{holder}") from None
         except OSError as error:
             advice = "start no second process on this run"
-            logging.getLogger("train").warning(
+            log.warning(
                 "%s: this file system has no locks (%s); %s", self.path, error.strerror, advice
             )
 

@@ -91,6 +91,9 @@ class RunLogger:
         Raises:
             WriteError: metrics.csv cannot be written.
         """
+        row = {
+            name: value if isinstance(value, int) else float(value) for name, value in row.items()
+        }
         self._tell_all("log_epoch", row)
         if self._run is None:
             return

@@ -5,7 +5,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from base.base_writer import BaseWriter, ResumedFrom
@@ -99,14 +99,13 @@ class TensorBoardWriter(BaseWriter):
         """
         import torch
 
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-        devices = [device] if device.type in ("cuda", "xpu") else []
-        device_type = device.type if devices else "cuda"
+        modes = {module: module.training for module in model.modules()}
+        devices = {parameter.device for parameter in model.parameters()} - {torch.device("cpu")}
+        kind = next((device.type for device in devices), "cuda")
         try:
             with (
-                _restored_modes(model),
                 torch.no_grad(),
-                torch.random.fork_rng(devices=devices, device_type=device_type),
+                torch.random.fork_rng(devices=list(devices), device_type=kind),
                 warnings.catch_warnings(action="ignore"),
                 contextlib.redirect_stdout(io.StringIO()),  # torch prints what it raises
             ):
@@ -114,6 +113,9 @@ class TensorBoardWriter(BaseWriter):
         except Exception as error:  # tracing runs the user's forward: anything can come out
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             log.warning("TensorBoard shows no graph of this model: %s", reason)
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
 
 def _add_scalars(events: Any, values: Mapping[str, float], step: int) -> None:
@@ -135,35 +137,18 @@ def add_png(events: Any, tag: str, png: bytes, step: int | None = None) -> None:
     events.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
 
 
-@contextlib.contextmanager
-def _restored_modes(model: "nn.Module") -> Iterator[None]:
-    """Give every module its own mode back: a frozen BatchNorm stays in eval."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def flatten(node: Any, prefix: str = "") -> dict[str, bool | int | float | str]:
     """Return the values of a nested config by dotted path; None is left out.
 
     >>> flatten({"optimizer": {"type": "Adam", "args": {"betas": [0.9, 0.99]}}})
     {'optimizer.type': 'Adam', 'optimizer.args.betas': '[0.9, 0.99]'}
     """
-    if isinstance(node, Mapping):
-        items = list(node.items())
-    elif isinstance(node, list) and any(isinstance(item, Mapping | list) for item in node):
-        items = list(enumerate(node))
-    elif node is None:
+    if node is None:
         return {}
-    else:
-        is_plain = isinstance(node, bool | int | str) or (
-            isinstance(node, float) and math.isfinite(node)
-        )
-        return {prefix: node if is_plain else str(node)}
-    flat = {}
-    for key, value in items:
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+    if isinstance(node, list) and any(isinstance(item, Mapping | list) for item in node):
+        node = dict(enumerate(node))
+    if isinstance(node, Mapping):
+        prefix = prefix and f"{prefix}."
+        return {k: v for key in node for k, v in flatten(node[key], f"{prefix}{key}").items()}
+    is_number = isinstance(node, bool | int) or (isinstance(node, float) and math.isfinite(node))
+    return {prefix: node if is_number else str(node)}

@@ -26,7 +26,8 @@ log.info("epoch 1 done")
 
 
 @pytest.fixture(autouse=True)
-def _quiet_again():
+def _nothing_said_before_or_after():
+    setup_logging(None)
     yield
     setup_logging(None)
 
