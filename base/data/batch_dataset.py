@@ -46,72 +46,70 @@ class BatchDataset(Dataset):
         Raises:
             UsageError: a transform of single samples follows one of whole batches.
         """
-        takes_keys = [getattr(transform, "takes_keys", False) for transform in transforms]
-        num_single = takes_keys.count(False)
-        if any(takes_keys[:num_single]):
-            name = type(transforms[takes_keys.index(True)]).__name__
+        self.batch_transforms = [t for t in transforms if getattr(t, "takes_keys", False)]
+        self.sample_transforms = list(transforms[: len(transforms) - len(self.batch_transforms)])
+        if any(getattr(transform, "takes_keys", False) for transform in self.sample_transforms):
+            name = type(self.batch_transforms[0]).__name__
             raise UsageError(f"{name} works on whole batches, so it must come last of transforms")
-        self.sample_transforms = list(transforms[:num_single])
-        self.batch_transforms = list(transforms[num_single:])
 
     @property
     def is_batched(self) -> bool:
         """Whether batches are cut from tensors in memory, with nothing to do for each sample."""
         return bool(self.tensors) and not self.sample_transforms
 
-    def __getitems__(self, asked: BatchIndices) -> Any:
+    def __getitems__(self, request: BatchIndices) -> Any:
         """Return the collated batch, or in a worker the DataError for the loader to raise."""
         try:
             if self.is_batched:
-                return next(self.cut_batches([asked]))
+                return next(self.cut_batches([request]))
             with as_in_a_worker():
-                batch = self._collate([*self.read(asked, self.sample_transforms)])
-            return self._augment(batch, asked)
+                batch = self._collate([*self.read(request, self.sample_transforms)])
+            return self._augment(batch, request)
         except DataError as error:
             if get_worker_info() is None:
                 raise
             return error  # raised here, it would arrive with its traceback for a message
 
-    def cut_batches(self, asked: Iterable[BatchIndices]) -> Iterator[Any]:
+    def cut_batches(self, requests: Iterable[BatchIndices]) -> Iterator[Any]:
         """Yield batches of tensors in memory; small ones are cut several at once."""
-        asked, device = iter(asked), self.tensors[0].device
+        requests, device = iter(requests), self.tensors[0].device
         num_bytes = sum(tensor[0].nbytes for tensor in self.tensors)
-        while group := list(islice(asked, 1)):
+        while group := list(islice(requests, 1)):
             num_more = CUT_BYTES[device.type != "cpu"] // (num_bytes * len(group[0].positions) + 1)
-            group += islice(asked, num_more)
-            rows = torch.from_numpy(np.concatenate([batch.rows for batch in group]))
-            rows, sizes = to_device(rows, device), [len(batch.positions) for batch in group]
+            group += islice(requests, num_more)
+            rows = torch.from_numpy(np.concatenate([request.rows for request in group]))
+            rows, sizes = to_device(rows, device), [len(request.positions) for request in group]
             columns = [tensor.index_select(0, rows) for tensor in self.tensors]
             if self.pin_memory:
                 columns = [column.pin_memory() for column in columns]
             columns = [column.split(sizes) for column in columns]
-            for batch_asked, *batch in zip(group, *columns, strict=True):
-                yield self._augment(batch, batch_asked)
+            for request, *batch in zip(group, *columns, strict=True):
+                yield self._augment(batch, request)
 
-    def _augment(self, batch: Any, asked: BatchIndices) -> Any:
+    def _augment(self, batch: Any, request: BatchIndices) -> Any:
         if not self.batch_transforms:
             return batch
         first, *others = _parts(batch)
-        keys = to_device(self._keys(asked), first.device)
+        keys = to_device(self._keys(request), first.device)
         for transform in self.batch_transforms:
             first = transform(first, keys)
             keys = next_keys(keys)  # equal draws would tie one transform to another
         return [first, *others]
 
-    def _keys(self, asked: BatchIndices) -> Tensor:
+    def _keys(self, request: BatchIndices) -> Tensor:
         """Return the samples' keys (B,), another one each time that a position is asked for."""
-        indices = self.indices[torch.from_numpy(asked.rows)]
-        return sample_keys(
-            self.seed, asked.epoch, indices.add_(torch.from_numpy(asked.positions - asked.rows))
-        )
+        repeats = torch.from_numpy(request.positions - request.rows)
+        return sample_keys(self.seed, request.epoch, self._indices(request) + repeats)
 
-    def read(self, asked: BatchIndices, transforms: Sequence[Callable] = ()) -> Iterator[Any]:
+    def _indices(self, request: BatchIndices) -> Tensor:
+        return self.indices[torch.from_numpy(request.rows)]
+
+    def read(self, request: BatchIndices, transforms: Sequence[Callable] = ()) -> Iterator[Any]:
         """Yield samples through transforms, the generators seeded for each if anything may draw."""
-        rows = asked.rows
-        indices = self.indices[torch.from_numpy(rows)].tolist()
         things = (self.dataset, *transforms)
         may_draw = self.collate_fn is not default_collate or not all(map(is_deterministic, things))
-        for row, index, key in zip(rows.tolist(), indices, self._keys(asked).tolist(), strict=True):
+        places = (request.rows, self._indices(request), self._keys(request))
+        for row, index, key in zip(*(numbers.tolist() for numbers in places), strict=True):
             if may_draw:
                 seed_global_generators(key)
             yield self._sample(row, index, transforms)

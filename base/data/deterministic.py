@@ -15,10 +15,10 @@ DETERMINISTIC = frozenset({
 })  # fmt: skip
 # Those of them that treat a batch (B, C, H, W) as they treat one image.
 BATCHED = frozenset({"CenterCrop", "Normalize", "Pad", "Resize", "ToDtype", "ToPureTensor"})
-# Datasets that hold their images as one uint8 array `data` and give out a PIL image and an int,
-# and the transforms that make such an image the tensor it was cut from.
-ARRAYS = frozenset({"CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST"})
+# Those that make a PIL image the tensor that it was cut from.
 FROM_PIL = frozenset({"PILToTensor", "ToImage", "ToTensor"})
+# Datasets that hold their images as one uint8 array `data` and give out a PIL image and an int.
+ARRAYS = frozenset({"CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST"})
 
 
 def is_deterministic(thing: Any) -> bool:

@@ -66,14 +66,15 @@ def _read_all(
 
     They are read many at once where that gives the first and the last sample bitwise.
     """
-    read = batch_reader(data.dataset, transforms)
-    if read and not all(map(_is_same, read(data.indices[[0, -1]]), ends)):
-        read = None
+    read, kinds = batch_reader(data.dataset, transforms), _kinds(ends)
+    if read:
+        found = read(data.indices[[0, -1]])
+        read = read if _kinds(found) == kinds and all(map(torch.equal, found, ends)) else None
     tensors = [column.new_empty(len(data), *column.shape[1:]) for column in ends]
     for start in progress(range(0, len(data), CHUNK)):
         positions = np.arange(start, min(start + CHUNK, len(data)))
         columns = read(data.indices[positions]) if read else _columns(data, positions, transforms)
-        if columns is None or [*map(_kind, columns)] != [*map(_kind, ends)]:
+        if columns is None or _kinds(columns) != kinds:
             return None
         for tensor, column in zip(tensors, columns, strict=True):
             tensor[start : start + CHUNK] = column
@@ -93,9 +94,5 @@ def _columns(
     return columns if is_plain and all(isinstance(c, Tensor) for c in columns) else None
 
 
-def _kind(column: Tensor) -> tuple[torch.dtype, torch.Size]:
-    return column.dtype, column.shape[1:]
-
-
-def _is_same(column: Tensor, other: Tensor) -> bool:
-    return column.dtype == other.dtype and torch.equal(column, other)
+def _kinds(columns: Sequence[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:
+    return [(column.dtype, column.shape[1:]) for column in columns]

@@ -31,7 +31,7 @@ class BatchIndices(NamedTuple):
     @property
     def rows(self) -> np.ndarray:
         """The positions (B,) without what tells repeated ones apart."""
-        return self.positions % REPEAT_OFFSET
+        return self.positions & (REPEAT_OFFSET - 1)
 
 
 class SampleOrder:
