@@ -16,7 +16,7 @@ from base.registry import TRAINERS
 from base.runtime import distributed
 from base.runtime.device import seed_everything, set_deterministic
 from trainer import parts
-from trainer.data import TEST_TRANSFORM, Fitted, build_data, build_test_data, build_transforms
+from trainer.data import Fitted, build_data, build_test_data, build_transforms
 from trainer.lr_scheduler import build_lr_scheduler
 from trainer.trainer import Trainer
 
@@ -104,7 +104,7 @@ def example_data(config: Config, device: torch.device, fitted: Fitted = None) ->
         log.info("no test data, so others are looked at (%s)", error)
     loader, valid_loader = build_data(config, device, fitted)
     loader = valid_loader or loader
-    loader.dataset.set_transforms(build_transforms(config, TEST_TRANSFORM))
+    loader.dataset.set_transforms(build_transforms(config, "test"))
     return loader
 
 

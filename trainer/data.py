@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import extract_tb
 from typing import Any, Literal
@@ -22,11 +22,13 @@ log = logging.getLogger("train")
 Fitted = Mapping[str, Any] | None  # what a dataset learned of the training samples
 InMemory = bool | Literal["auto"]
 
-# Where the transforms of each kind of data stand, the first there counting: the training's
+# Where transforms are looked for, and the first place of each kind of data: the training's
 # augmentation reaches validation and test only where nothing else is said.
-TRAIN_TRANSFORM = ("dataset.transform",)
-VALID_TRANSFORM = ("valid_dataset.transform", "dataset.valid_transform", *TRAIN_TRANSFORM)
-TEST_TRANSFORM = ("test_dataset.transform", *VALID_TRANSFORM)
+PLACES = (
+    ("test_dataset", "transform"), ("valid_dataset", "transform"),
+    ("dataset", "valid_transform"), ("dataset", "transform"),
+)  # fmt: skip
+FIRST_PLACE = {"test": 0, "validation": 1, "training": 3}
 WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, where it takes them
 
 
@@ -51,9 +53,9 @@ def build_data(
             valid_loader = loader.split_validation()
         else:
             valid_loader = build_loader(config, "valid_dataset", loader.fitted, **WHOLE_IN_ORDER)
-        _prepare(loader, config, device, "training", TRAIN_TRANSFORM, in_memory)
+        _prepare(loader, config, device, "training", in_memory)
         if valid_loader is not None:
-            _prepare(valid_loader, config, device, "validation", VALID_TRANSFORM, in_memory)
+            _prepare(valid_loader, config, device, "validation", in_memory)
     return loader, valid_loader
 
 
@@ -78,7 +80,7 @@ def build_test_data(config: Config, device: torch.device, fitted: Fitted = None)
     changes = {} if config.test_dataset else {"training": False}
     with _main_process_first():
         loader = build_loader(config, "test_dataset", fitted, **WHOLE_IN_ORDER, **changes)
-        _prepare(loader, config, device, "test", TEST_TRANSFORM)
+        _prepare(loader, config, device, "test")
     return loader
 
 
@@ -108,12 +110,10 @@ def build_loader(
         return build_part(config, ("data_loader",), node, DATA_LOADERS, **runtime)
 
 
-def build_transforms(config: Config, places: Sequence[str]) -> list[Callable]:
-    """Return the transforms that stand at the first of the places where there are any."""
-    for place in places:
-        section, _, key = place.partition(".")
-        nodes = getattr(getattr(config, section), key, None)
-        if nodes is not None:
+def build_transforms(config: Config, kind: str) -> list[Callable]:
+    """Return the transforms of training, validation or test data."""
+    for section, key in PLACES[FIRST_PLACE[kind] :]:
+        if (nodes := getattr(getattr(config, section), key, None)) is not None:
             return build_parts(config, (section, key), nodes, TRANSFORMS)
     return []
 
@@ -122,18 +122,17 @@ def _prepare(
     loader: BaseDataLoader,
     config: Config,
     device: torch.device,
-    name: str,
-    places: Sequence[str],
+    kind: str,
     decided: InMemory = "auto",
 ) -> None:
     configured = config.data_loader.in_memory
     choice = loader.prepare(
-        build_transforms(config, places),
+        build_transforms(config, kind),
         in_memory=decided if configured == "auto" else configured,
         device=device,
-        training=name == "training",
+        training=kind == "training",
     )
-    log.info("%s data: %s samples, %s", name, f"{loader.num_samples:,}", choice)
+    log.info("%s data: %s samples, %s", kind, f"{loader.num_samples:,}", choice)
 
 
 @contextmanager
