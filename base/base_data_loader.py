@@ -3,10 +3,11 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -17,6 +18,9 @@ from base.data.split import split_indices
 from base.errors import DataError, UsageError
 from base.runtime.device import to_device
 from base.runtime.stop_signal import leave_signals_to_parent
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BaseDataLoader(DataLoader):
@@ -38,15 +42,15 @@ class BaseDataLoader(DataLoader):
     def __init__(
         self,
         dataset: Dataset,
-        batch_size: int = 1,
+        batch_size: Count = 1,
         shuffle: bool = True,
-        validation_split: float | str = 0.0,
-        num_workers: int = 0,
+        validation_split: Share | Count | str = 0.0,
+        num_workers: Annotated[int, Field(ge=0)] = 0,
         collate_fn: Callable = default_collate,
         *,
         sampler: SampleOrder | None = None,
-        timeout: float = 0,
-        prefetch_factor: int | None = None,
+        timeout: Annotated[float, Field(ge=0)] = 0,
+        prefetch_factor: Count | None = None,
         seed: int | None = None,
         indices: Tensor | None = None,
     ) -> None:

@@ -1,15 +1,17 @@
 """What a batch holds, and how many of them make an epoch."""
 
+import inspect
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from base import BaseDataLoader
-from base.config.schema import RESERVED_COLUMNS, TrainerConfig
-from base.errors import UsageError
+from base.config.schema import RESERVED_COLUMNS, Config, TrainerConfig
+from base.errors import ConfigIssue, KeyPath, UsageError
+from base.registry import LOSSES
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
@@ -32,6 +34,21 @@ def input_and_target(batch: Any) -> tuple[Any, Any]:
         f"the stock train_step takes batches of (input, target), found a {type(batch).__name__}"
         f"{count}; override train_step(batch) in a trainer of your own"
     )
+
+
+def check_stock_steps(config: Config, path: KeyPath) -> Iterator[ConfigIssue]:
+    """Yield what of a config does not go with steps that give a loss (output, target)."""
+    if config.trainer.args:
+        message = "the stock Trainer takes none; they go to a trainer of yours"
+        yield ConfigIssue((*path, "args"), message)
+    kind = LOSSES.find(config.loss.type)
+    if not inspect.isclass(kind):
+        return
+    _, *takes = inspect.signature(getattr(kind, "forward", kind.__call__)).parameters.values()
+    if sum(parameter.default is parameter.empty for parameter in takes) > 2:
+        names = ", ".join(parameter.name for parameter in takes)
+        message = "the stock step gives (output, target); override train_step in a trainer of yours"
+        yield ConfigIssue(("loss",), f"{config.loss.type} takes ({names}), {message}")
 
 
 def loss_components(losses: Losses | None, *, taken: Container[str]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,11 +11,20 @@ from torch import Tensor, nn
 
 from base import BaseTrainer
 from base.base_model import set_training
+from base.config.schema import Config
+from base.errors import ConfigIssue, KeyPath
 from base.runtime import distributed
 from base.runtime.device import count_samples, rng_state, set_rng_state
 from base.runtime.finite_guard import FiniteGuard
 from base.runtime.metric_tracker import MetricTracker
-from trainer.batches import Losses, count_batches, count_limited, input_and_target, loss_components
+from trainer.batches import (
+    Losses,
+    check_stock_steps,
+    count_batches,
+    count_limited,
+    input_and_target,
+    loss_components,
+)  # fmt: skip
 from trainer.closure import step_with_closure
 from trainer.failure import translate_runtime_errors
 from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
@@ -36,6 +45,16 @@ class Trainer(BaseTrainer):
         self.num_batches = count_batches(self.settings, self.data_loader)
         self.has_warned = False
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
+
+    @classmethod
+    def check_config(cls, config: Config, path: KeyPath) -> Iterable[ConfigIssue]:
+        """Return what these steps cannot do with a config; those of a subclass may."""
+        return check_stock_steps(config, path) if cls is Trainer else ()
+
+    @staticmethod
+    def columns(args: Any) -> Iterable[str]:
+        """Return the columns besides those of loss and metrics; a subclass may say others."""
+        return ()
 
     # --- what a subclass changes, and what its steps call ---------------------------------------
 

@@ -5,15 +5,17 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from base.base_trainer import BaseTrainer
+from base.config.data_rules import DATASETS, LOADER_RUNTIME
 from base.config.merge import merge, parse_overrides, read_config
-from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
+from base.config.rules import check_rules
 from base.config.schema import (
+    SECTIONS,
     Config,
     DataLoaderConfig,
     LoggerConfig,
@@ -23,19 +25,9 @@ from base.config.schema import (
 )
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
-from base.registry import OPTIMIZERS, REGISTRIES, WRITERS
-from base.registry.annotations import describe_type
-from base.registry.arguments import Parameters
-from base.registry.build import check, split_node
+from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
+from base.registry.build import check
 
-# The section of names for what is built from a key, wherever the schema has that key.
-SECTIONS = {
-    "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
-    "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
-    "model": "models", "init": "inits", "loss": "losses", "metrics": "metrics",
-    "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
-    "callbacks": "callbacks",
-}  # fmt: skip
 # What is built where a config names nothing.
 STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
 # What the project itself passes to what is built there.
@@ -59,12 +51,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def check_config(source: Source) -> Config:
     """Return the config of a source, or raise ConfigError likewise."""
-    raw = source.values
-    issues = [*check_schema(raw)]
-    issues += _check_nodes(raw, {issue.path for issue in issues})
-    issues += _check_writers(raw.get("logger"))
+    issues = [*check_schema(source.values)]
+    issues += _check_nodes(source.values, {issue.path for issue in issues})
     if not any(issue.where for issue in issues):  # the project's own modules can be imported
-        issues += check_rules(raw, [issue.path for issue in issues])
+        issues += check_rules(source.values, [issue.path for issue in issues])
     raise_issues(source, issues)
     return Config.from_source(source)
 
@@ -85,85 +75,98 @@ def _reading_order(issue: ConfigIssue) -> tuple[str, int, int]:
 # --- keys, types and ranges ---------------------------------------------------------------------
 
 
-def check_schema(raw: Mapping[str, Any], schema: type[BaseModel] = Config) -> Iterator[ConfigIssue]:
-    """Yield every key, type and range of `raw` that is not as the schema has it."""
+def check_schema(
+    values: Mapping[str, Any], schema: type[BaseModel] = Config
+) -> Iterator[ConfigIssue]:
+    """Yield every key, type and range of `values` that is not as the schema has it."""
     try:
-        schema.model_validate(raw)
+        schema.model_validate(values)
     except ValidationError as error:
-        yield from (_issue(detail, schema) for detail in error.errors(include_url=False))
+        details: dict[KeyPath, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            details.setdefault(_path_of(detail, values), []).append(detail)
+        for path, alternatives in details.items():
+            yield ConfigIssue(path, _describe(alternatives, schema))
 
 
-def _issue(detail: ErrorDetails, root: type[BaseModel]) -> ConfigIssue:
-    path, kind = detail["loc"], detail["type"]
-    known, schema = _schema_at(path, root)
-    section = _section_in(schema)
-    if kind == "value_error":
-        return ConfigIssue(path, detail["msg"].removeprefix("Value error, "))
-    if kind == "missing":
-        return ConfigIssue(path, f"missing, the {root.__name__.lower()} needs it")
-    if kind == "extra_forbidden":
-        near = did_you_mean(str(path[-1]), section.model_fields)
-        if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
-            near = f" (did you mean 'trainer.{path[0]}'?)"
-        hint = "; arguments go into 'args'" if issubclass(section, NodeConfig) else ""
-        return ConfigIssue(path, f"unknown key{near or hint}")
-    expected = "a list" if section else describe_type(schema, detail)
-    if section and kind in ("model_type", "dict_type"):
-        expected = "a name or a mapping" if issubclass(section, NodeConfig) else "a mapping"
-    return ConfigIssue(known, f"expected {expected}, found {format_value(detail['input'])}")
-
-
-def _schema_at(path: KeyPath, schema: Any = Config) -> tuple[KeyPath, Any]:
-    """Return a path as far as the schema knows it, and what the schema says there."""
+def _path_of(detail: ErrorDetails, values: Any) -> KeyPath:
+    """Return the path of an error, without the members of unions that pydantic adds to it."""
+    path = detail["loc"]
+    if detail["type"] in ("missing", "extra_forbidden", "value_error"):
+        return path
     for depth, key in enumerate(path):
-        fields = getattr(_section_in(schema), "model_fields", {})
-        if isinstance(key, int):
-            schema = get_args(schema)[0]
-        elif get_origin(schema) is dict:
-            schema = get_args(schema)[1]
-        elif key in fields:
-            schema = fields[key].annotation
-        else:
-            return path[:depth], schema
-    return path, schema
+        entries = dict(enumerate(values)) if isinstance(values, list) else values
+        if not isinstance(entries, dict) or key not in entries:
+            return path[:depth]
+        values = entries[key]
+    return path
 
 
-def _section_in(schema: Any) -> type[BaseModel] | None:
-    """Return the section that a part of the schema describes, be it optional or in a list."""
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema
-    return next(filter(None, map(_section_in, get_args(schema))), None)
+def _describe(alternatives: list[ErrorDetails], schema: type[BaseModel]) -> str:
+    """Return what is wrong with a value, in pydantic's words where they are clear."""
+    detail = alternatives[0]
+    if detail["type"] == "missing":
+        return f"missing, the {schema.__name__.lower()} needs it"
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key{_hint_at_key(detail['loc'], schema)}"
+    if detail["type"] == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
+    expected = " or ".join(each["msg"].removeprefix("Input should be ") for each in alternatives)
+    expected = expected.replace("a valid boolean", "true or false").replace("dictionary", "mapping")
+    return f"expected {expected}, found {format_value(detail['input'])}"
+
+
+def _hint_at_key(path: KeyPath, root: type[BaseModel]) -> str:
+    section = root
+    for key in path[:-1]:
+        if key in section.model_fields:
+            section = _section_in(section.model_fields[key].annotation) or section
+    near = did_you_mean(str(path[-1]), section.model_fields)
+    if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
+        near = f" (did you mean 'trainer.{path[0]}'?)"
+    return near or ("; arguments go into 'args'" if issubclass(section, NodeConfig) else "")
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that an annotation describes, be it optional or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, get_args(annotation))), None)
 
 
 # --- names and arguments ------------------------------------------------------------------------
 
 
-def _check_nodes(raw: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[ConfigIssue]:
+def _check_nodes(values: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[ConfigIssue]:
     """Yield what is wrong with names and args; a module not to be imported has a place already."""
-    for key, path, node in _nodes_in(raw, wrong):
+    for key, path, node in _nodes_in(values, wrong):
         runtime = RUNTIME.get(key, ())
         yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
-        if key == "optimizer":
-            yield from _check_param_groups(node)
-
-
-def _check_writers(logger: Any) -> Iterator[ConfigIssue]:
-    """Yield what is wrong with the names of writers and their options."""
+        groups = node.get("param_groups") if isinstance(node, dict) else None
+        for number, group in enumerate(groups if isinstance(groups, list) else ()):
+            if isinstance(group, dict):
+                options = {k: v for k, v in group.items() if k not in ParamGroup.model_fields}
+                node_of_group = {"type": node["type"], "args": options}
+                group_path = (*path, "param_groups", number)
+                issues = _check_options(node_of_group, OPTIMIZERS, path=group_path, runtime=runtime)
+                yield from (issue for issue in issues if issue.path != group_path)
+    logger = values.get("logger")
     for name, options in logger.items() if isinstance(logger, dict) else ():
         path = ("logger", name)
-        if name in LoggerConfig.model_fields or options is None:
-            continue
-        if not WRITERS.knows(name):
-            near = did_you_mean(str(name), [*LoggerConfig.model_fields, *WRITERS.names()])
-            yield ConfigIssue(path, f"unknown key{near}")
-        elif not isinstance(options, bool | dict):
-            expected = "true, false or a mapping of options"
-            yield ConfigIssue(path, f"expected {expected}, found {format_value(options)}")
-        else:
+        if name not in LoggerConfig.model_fields and path not in wrong and options is not None:
             node = {"type": name, "args": options if isinstance(options, dict) else {}}
-            for issue in check(node, WRITERS, path=path, runtime=WRITER_RUNTIME):
-                # options stand right below the name, not in args of a node
-                yield replace(issue, path=(*path, *issue.path[3:]))
+            if near := did_you_mean(name, LoggerConfig.model_fields):
+                yield ConfigIssue(path, f"unknown key{near}")
+            else:
+                yield from _check_options(node, WRITERS, path=path, runtime=WRITER_RUNTIME)
+
+
+def _check_options(
+    node: Mapping[str, Any], registry: Registry, *, path: KeyPath, runtime: Collection[str]
+) -> Iterator[ConfigIssue]:
+    """Yield the issues of options that stand right at a path, in no args of a node."""
+    for issue in check(node, registry, path=path, runtime=runtime):
+        yield issue if issue.where else replace(issue, path=path + issue.path[len(path) + 1 :])
 
 
 def _nodes_in(
@@ -184,20 +187,3 @@ def _nodes_in(
             yield key, path, node
         for name in SECTIONS:
             yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
-
-
-def _check_param_groups(optimizer: Mapping[str, Any] | str) -> Iterator[ConfigIssue]:
-    """Yield the options of parameter groups that the optimizer does not take."""
-    groups = isinstance(optimizer, dict) and optimizer.get("param_groups")
-    name, _ = split_node(optimizer)
-    try:
-        parameters = Parameters(name, OPTIMIZERS)
-    except ConfigError:
-        return  # it was reported
-    for number, group in enumerate(groups if isinstance(groups, list) else ()):
-        for key, value in group.items() if isinstance(group, dict) else ():
-            if key not in ParamGroup.model_fields:
-                try:
-                    parameters.read(key, value)
-                except ValueError as error:
-                    yield ConfigIssue(("optimizer", "param_groups", number, key), str(error))

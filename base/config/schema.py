@@ -11,6 +11,14 @@ from base.errors import ConfigError, ConfigIssue, KeyPath, format_value
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 MONITOR = re.compile(r"off|(min|max) \S+")
+# The registry of what is built from a key, wherever the schema has that key.
+SECTIONS = {
+    "dataset": "datasets", "valid_dataset": "datasets", "test_dataset": "datasets",
+    "transform": "transforms", "valid_transform": "transforms", "data_loader": "data_loaders",
+    "model": "models", "init": "inits", "loss": "losses", "metrics": "metrics",
+    "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
+    "callbacks": "callbacks",
+}  # fmt: skip
 RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "loss")
 
 
@@ -43,7 +51,8 @@ class Section(BaseModel):
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
         if not isinstance(value, dict):
-            return value
+            kind = "a name or a mapping" if issubclass(cls, NodeConfig) else "a mapping"
+            raise ValueError(f"expected {kind}, found {format_value(value)}")
         return {k: v for k, v in value.items() if v is not None or k not in cls.model_fields}
 
 
@@ -154,6 +163,7 @@ class LoggerConfig(Section):
 
     model_config = ConfigDict(extra="allow")
     verbosity: int = Field(2, ge=0, le=2)
+    __pydantic_extra__: dict[str, bool | dict[str, Any] | None] = Field(init=False)
 
     @property
     def writers(self) -> dict[str, bool | dict[str, Any]]:

@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import yaml
@@ -15,9 +13,10 @@ from base.errors import ConfigError, ConfigIssue, KeyPath
 COMMAND_LINE = "command line"
 MAX_LEVELS, MAX_NODES = 50, 10_000
 
-_JSON_TOKEN = re.compile(r'\n|[][{}]|"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}\s,:"]+')
 _UNREADABLE = yaml.reader.Reader.NON_PRINTABLE
 _UNTEXT = re.compile("[\0\ud800-\udfff]")  # what an escape can write, and no file name can hold
+# Tabs stand between the values of JSON; what YAML takes for the end of a line only inside strings.
+_JSON_AS_YAML = {ord("\t"): " "} | {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}
 
 _ADVICE = {  # what a problem of PyYAML's contains -> what the user can do about it
     r"'\t'": "found a tab where YAML takes only spaces; indent with spaces",
@@ -60,7 +59,7 @@ def parse_text(text: str, name: str, *, path: KeyPath = ()) -> Source:
     value = None
     try:
         _check_characters(text)
-        node = (_compose_json if name.lower().endswith(".json") else _compose_yaml)(text)
+        node = _compose(_json_as_yaml(text) if name.lower().endswith(".json") else text)
         value = reader.read(node, path) if node else None
     except yaml.MarkedYAMLError as error:
         reader.blame(error.problem_mark, path, _explain(error))
@@ -122,7 +121,7 @@ class _Composer(yaml.SafeLoader):
         return node
 
 
-def _compose_yaml(text: str) -> yaml.Node | None:
+def _compose(text: str) -> yaml.Node | None:
     composer = _Composer(text)
     try:
         return composer.get_single_node()
@@ -130,42 +129,19 @@ def _compose_yaml(text: str) -> yaml.Node | None:
         raise _stop(composer.get_mark(), "found a number beyond all range") from None
 
 
-def _compose_json(text: str) -> yaml.Node:
-    """Return JSON as YAML's nodes; read as YAML, its tabs, long keys and U+2028 would differ."""
+def _json_as_yaml(text: str) -> str:
+    """Return JSON as YAML, every value at its place; as it is, some characters would differ."""
+    constants: list[str] = []
     try:
-        json.loads(text, parse_int=str, parse_float=str)
-        return _json_node(_json_tokens(text))
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=constants.append)
     except json.JSONDecodeError as error:
         mark = _mark(error.lineno - 1, error.colno - 1)
         raise _stop(mark, f"not valid JSON: {error.msg}") from None
     except RecursionError:
-        raise _stop(_mark(0, 0), f"more than {MAX_LEVELS} levels") from None
-
-
-def _json_tokens(text: str) -> Iterator[tuple[str, yaml.Mark]]:
-    line = line_start = 0
-    for match in _JSON_TOKEN.finditer(text):
-        if match[0] == "\n":
-            line, line_start = line + 1, match.end()
-        else:
-            yield match[0], _mark(line, match.start() - line_start)
-
-
-def _json_node(tokens: Iterator[tuple[str, yaml.Mark]]) -> yaml.Node | None:
-    """Return the next node of valid JSON, None at the end of a list or a mapping."""
-    token, mark = next(tokens)
-    if token in "]}":
-        return None
-    if token in "[{":
-        items = list(iter(partial(_json_node, tokens), None))
-        if token == "[":
-            return yaml.SequenceNode(None, items, mark)
-        return yaml.MappingNode(None, [*zip(items[::2], items[1::2], strict=True)], mark)
-    if token in ("NaN", "Infinity", "-Infinity"):
-        raise _stop(mark, f"not valid JSON: {token} is no number there")
-    if token[0] == '"':
-        return yaml.ScalarNode(None, json.loads(token), mark, style='"')
-    return yaml.ScalarNode(None, token, mark)
+        pass  # the composer says where it is nested too deep
+    if constants:
+        raise _stop(_mark(0, 0), f"not valid JSON: {constants[0]} is no number there")
+    return text.translate(_JSON_AS_YAML)
 
 
 # --- nodes to values ----------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Keep the best state by another column than `trainer.monitor`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from base import BaseTrainer, Callback
-from base.config.schema import check_monitor
-from base.errors import UsageError
+from base.config.rules import check_monitor_column
+from base.config.schema import Config, check_monitor
+from base.errors import ConfigIssue, KeyPath, UsageError
 from base.runtime.monitor import Monitor
 
 
@@ -27,6 +28,13 @@ class SaveBest(Callback):
             raise UsageError(
                 "SaveBest: monitor: expected 'min COLUMN' or 'max COLUMN', found 'off'"
             )
+
+    @staticmethod
+    def check_config(config: Config, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield an issue where `monitor` follows a column that nothing logs."""
+        args = config.callbacks[path[-1]].args
+        monitor = args.get("monitor") if isinstance(args, dict) else args[0]
+        yield from check_monitor_column(config, monitor, (*path, "args", "monitor"))
 
     def on_epoch_end(self, trainer: BaseTrainer, row: Mapping[str, float]) -> None:
         if self.monitor.update(row):
