@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from base.checkpoint.files import make_folder
 from base.config.schema import Config
 from base.data.sample_rng import derive_seed
 from base.errors import ConfigError, ConfigIssue, UsageError
@@ -58,6 +59,7 @@ def _open_storage(place: str) -> "BaseStorage":
 
     if "://" in place:
         return storages.RDBStorage(place)
+    make_folder(Path(place).parent)
     lock = JournalFileOpenLock(place)  # sound on network disks, and on Windows
     return storages.JournalStorage(JournalFileBackend(place, lock_obj=lock))
 

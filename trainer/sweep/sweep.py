@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from base import BaseTrainer, Callback
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
-from base.errors import StoppedError, UsageError, UserError, WriteError
+from base.errors import DivergedError, StoppedError, UsageError, UserError, WriteError
 from base.runtime.device import select_device
 from logger import RunDirectory
 from logger.run_directory import check_run_id, new_run_id
@@ -38,7 +38,8 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
 
     Raises:
         ConfigError: the sweep or a config it leads to is wrong; nothing was created.
-        UsageError: Optuna is not installed, or the first trial found an issue.
+        UsageError: Optuna is not installed.
+        UserError: the first trial met something else than a loss that is not finite.
         StoppedError: a signal came; the trial has saved and can be continued.
         WriteError: the disk is full or cannot be written.
     """
@@ -53,8 +54,8 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
     name = run_id or new_run_id()
     check_run_id(f"{name}-00000")
     folder = Path(first.trainer.save_dir) / first.name / f"{name}-sweep"
-    make_folder(folder)
     study = open_study(plan, f"{first.name}/{name}", folder, first)
+    make_folder(folder)
     log.info("%s: to continue or to join: the same with --run-id %s", folder, name)
     objective = partial(run_trial, sweep=plan, runs=folder.with_name(name))
     try:
@@ -84,8 +85,8 @@ def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
         raise
     except UserError as error:
         trial.set_user_attr("error", str(error).splitlines()[-1])
-        if isinstance(error, UsageError) and trial.number == 0:  # the others would find it too
-            raise
+        if trial.number == 0 and error.exit_code != DivergedError.exit_code:
+            raise  # the others would meet it too
         return math.nan
     finally:
         run.release()

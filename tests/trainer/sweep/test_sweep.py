@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from base.config.check import load_config
 from base.errors import DivergedError, StoppedError, UsageError, WriteError
+from logger import RunDirectory
 from trainer.sweep.__main__ import app
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -264,9 +265,7 @@ def test_the_best_config_runs_and_reaches_the_same(search, start, tmp_path, monk
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_run_that_was_stopped_is_continued_and_one_is_pruned(
-    search, interrupt, tmp_path, monkeypatch
-):
+def test_a_run_that_was_stopped_is_continued(search, interrupt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("trainer.sweep.sweep.plot_trials", lambda *args: None)
     interrupt["step", 3] = "SIGTERM"
@@ -282,6 +281,19 @@ def test_a_run_that_was_stopped_is_continued_and_one_is_pruned(
         ("COMPLETE", "saved/blobs/s-001"),
         ("COMPLETE", "saved/blobs/s-000"),
     ]
+
+
+def test_a_pruned_run_ends_at_its_epoch(search, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("optuna.trial.Trial.should_prune", lambda trial: True)
+    result = search({"seed": {"values": [2]}}, "trainer.epochs=3", search="grid")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "saved" / "blobs"
+    assert tried(folder) == [("PRUNED",)]
+    rows = (folder / "s-000" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 2  # the header, and one epoch
+    assert float(leaderboard(folder)[0]["value"]) == float(rows[1].split(",")[-2])
+    RunDirectory(folder / "s-000").acquire()  # free for others
 
 
 # --- mistakes -------------------------------------------------------------------------------------
@@ -302,7 +314,7 @@ def test_a_run_that_was_stopped_is_continued_and_one_is_pruned(
         ("  seed: {low: 1}", "2:3: parameters.seed: expected low and high, or values: [...]"),
         ("  seed: {low: 2, high: 1}", "2:3: parameters.seed: "),
         ("  seed: {low: 0, high: 1, log: true}", "2:3: parameters.seed: "),
-        ("  seed: {low: 1, high: 2, step: -1}", "2:27: parameters.seed.step: expected more than 0"),
+        ("  seed: {low: 1, high: 2, step: -1}", "2:27: parameters.seed.step: expected "),
         ("  seed: {values: [1], log: true}", "expected either low and high or values, found both"),
         ("  seed: {lo: 1, high: 2}", "2:10: parameters.seed.lo: unknown key (did you mean 'low'?)"),
         ("  seed: {values: [1, -1]}", "2:3: seed: expected at least 0, found -1"),
@@ -340,6 +352,7 @@ def test_a_storage_that_cannot_be_opened_is_a_mistake(search, folder):
     assert result.exit_code == 2, result.output
     assert "storage: " in result.output
     assert "unable to open database file" in result.output
+    assert not folder.exists()
 
 
 def test_without_optuna_it_says_what_to_install(search, folder, monkeypatch):
