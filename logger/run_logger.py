@@ -159,7 +159,7 @@ def _build_writers(
             continue
         node = {"type": name, "args": {} if options is True else options}
         try:
-            built[name] = build(node, WRITERS, path=f"logger.{name}", runtime=runtime)
+            built[name] = build(node, WRITERS, path=("logger", name), runtime=runtime)
         except Exception as error:  # as above
             if writer.required:
                 raise

@@ -14,8 +14,8 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import ErrorDetails
 
 from base.errors import format_value
+from base.registry import REGISTRIES
 from base.registry.expression import parse_expression
-from base.registry.sections import REGISTRIES
 
 
 def read(value: Any, annotation: Any) -> Any:

@@ -4,15 +4,15 @@ A node is `{type: NAME, args: {...}}` or a bare name. `check` reports what is wr
 nothing; `build` is the only place of the project that instantiates what a config names.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
 from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry import COLLATE_FNS, REGISTRIES, SAMPLERS, TRANSFORMS
 from base.registry.arguments import Args, Parameters, items
 from base.registry.registry import Registry
-from base.registry.sections import COLLATE_FNS, REGISTRIES, SAMPLERS, TRANSFORMS
 
 # Arguments whose nodes are looked up in a section of their own where no annotation says more.
 ARGUMENT_SECTIONS = {
@@ -24,23 +24,26 @@ LIBRARIES = ("torch.", "torchvision.", "torchmetrics.")
 Node = str | Mapping[str, Any]
 
 
-def is_node(value: Any) -> bool:
-    """Tell whether a value inside args describes an object to build."""
-    return isinstance(value, Mapping) and "type" in value
-
-
 def split_node(node: Node) -> tuple[str, Args]:
     """Return a node's type and args."""
     return (node, {}) if isinstance(node, str) else (node["type"], node.get("args") or {})
 
 
-def nested_nodes(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Mapping[str, Any]]]:
-    """Yield the nodes in a value of args, each with its path; those inside a node are its own."""
-    if is_node(value):
-        yield path, value
-    elif isinstance(value, dict | list):
-        for key, item in items(value):
-            yield from nested_nodes(item, (*path, key))
+def nested_nodes(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Mapping[str, Any]]]:
+    """Return the nodes in a value of args, each with its path; those inside a node are its own."""
+    found: list[tuple[KeyPath, Mapping[str, Any]]] = []
+    _map_nodes(value, path, lambda node, here: found.append((here, node)))
+    return found
+
+
+def _map_nodes(value: Any, path: KeyPath, function: Callable[[Any, KeyPath], Any]) -> Any:
+    """Return a value of args with each node in it replaced by what `function` makes of it."""
+    if isinstance(value, Mapping) and "type" in value:
+        return function(value, path)
+    if not isinstance(value, dict | list):
+        return value
+    mapped = {key: _map_nodes(item, (*path, key), function) for key, item in items(value)}
+    return mapped if isinstance(value, dict) else [*mapped.values()]
 
 
 def check(
@@ -50,9 +53,9 @@ def check(
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
     """
-    walk = _Walk()
-    walk.visit(node, registry, path, runtime)
-    return walk.issues
+    issues: list[ConfigIssue] = []
+    _visit(node, registry, path, runtime, issues, builds=False)
+    return issues
 
 
 def build(node: Node, registry: Registry, *, path: KeyPath, runtime: Mapping[str, Any] = {}) -> Any:
@@ -64,84 +67,78 @@ def build(node: Node, registry: Registry, *, path: KeyPath, runtime: Mapping[str
 
     Raises: ConfigError for what `check` would find, or where a class refuses its arguments.
     """
-    walk = _Walk(builds=True)
-    built = walk.visit(node, registry, path, runtime)
-    if walk.issues:
-        raise ConfigError(walk.issues)
+    issues: list[ConfigIssue] = []
+    built = _visit(node, registry, path, runtime, issues, builds=True)
+    if issues:
+        raise ConfigError(issues)
     return built
 
 
-@dataclass
-class _Walk:
-    """A way through a node and those in its args, on which they are built if nothing is wrong."""
+def _visit(
+    node: Node,
+    registry: Registry,
+    path: KeyPath,
+    runtime: Collection[str],
+    issues: list[ConfigIssue],
+    *,
+    builds: bool,
+) -> Any:
+    """Add what is wrong with a node to `issues`; while there are none, it can be built."""
+    name, args = split_node(node)
+    try:
+        parameters = Parameters(name, registry, runtime)
+    except ConfigError as error:
+        here = path if node is name else (*path, "type")
+        # a module that cannot be imported has a place of its own
+        issues += [issue if issue.where else replace(issue, path=here) for issue in error.issues]
+        return None
 
-    builds: bool = False
-    issues: list[ConfigIssue] = field(default_factory=list)
-
-    def visit(self, node: Node, registry: Registry, path: KeyPath, runtime: Collection[str]) -> Any:
-        name, args = split_node(node)
-        try:
-            parameters = Parameters(name, registry, runtime)
-        except ConfigError as error:
-            here = path if node is name else (*path, "type")
-            # a module that cannot be imported has a place of its own
-            self.issues += [i if i.where else replace(i, path=here) for i in error.issues]
+    def visit_nested(child: Mapping[str, Any], here: KeyPath) -> Any:
+        if wrong := _check_keys(child, here):
+            issues.extend(wrong)
             return None
-        path_to_args = (*path, "args") if args else path
-        values = {}
-        for key, value in items(args):
-            here, argument = (*path_to_args, key), parameters.argument_name(key)
-            try:
-                if any(nested_nodes(value)):
-                    parameters.check_name(argument)
-                    values[key] = self.visit_nested(value, argument, parameters, here)
-                else:
-                    values[key] = parameters.read(argument, value)
-            except ValueError as error:
-                self.issues.append(ConfigIssue(here, str(error)))
-        self.issues += parameters.check_number(args, path=path_to_args)
-        return _instantiate(parameters, values, path) if self.builds and not self.issues else None
+        section = _section(child["type"], argument, parameters)
+        passed = runtime if section is registry else {}
+        return _visit(child, section, here, passed, issues, builds=builds)
 
-    def visit_nested(self, value: Any, argument: str, parameters: Parameters, path: KeyPath) -> Any:
-        """Visit the nodes in a value of args."""
-        if is_node(value):
-            issues = [*_check_keys(value, path)]
-            self.issues += issues
-            section = None if issues else _section(value["type"], argument, parameters)
-            runtime = parameters.runtime if section is parameters.registry else {}
-            return self.visit(value, section, path, runtime) if section else None
-        if not isinstance(value, dict | list):
-            return value
-        visited = {
-            key: self.visit_nested(item, argument, parameters, (*path, key))
-            for key, item in items(value)
-        }
-        return visited if isinstance(value, dict) else [*visited.values()]
+    path_to_args, values = (*path, "args") if args else path, {}
+    for key, value in items(args):
+        here, argument = (*path_to_args, key), parameters.argument_name(key)
+        try:
+            if nested_nodes(value):
+                parameters.check_name(argument)
+                values[key] = _map_nodes(value, here, visit_nested)
+            else:
+                values[key] = parameters.read(argument, value)
+        except ValueError as error:
+            issues.append(ConfigIssue(here, str(error)))
+    issues += parameters.check_number(args, path=path_to_args)
+    return _instantiate(parameters, values, path) if builds and not issues else None
 
 
-def _check_keys(node: Mapping[str, Any], path: KeyPath) -> Iterator[ConfigIssue]:
+def _check_keys(node: Mapping[str, Any], path: KeyPath) -> list[ConfigIssue]:
     name, args = node["type"], node.get("args")
+    wrong = {}
     for key in node.keys() - {"type", "args"}:
-        near = did_you_mean(key, ["args"]) or "; arguments go into 'args'"
-        yield ConfigIssue((*path, key), f"unknown key{near}")
+        near = did_you_mean(str(key), ["args"]) or "; arguments go into 'args'"
+        wrong[key] = f"unknown key{near}"
     if not isinstance(name, str):
-        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
+        wrong["type"] = f"expected a name, found {format_value(name)}"
     if not isinstance(args, dict | list | None):
-        message = f"expected a mapping or a list, found {format_value(args)}"
-        yield ConfigIssue((*path, "args"), message)
+        wrong["args"] = f"expected a mapping or a list, found {format_value(args)}"
+    return [ConfigIssue((*path, key), message) for key, message in wrong.items()]
 
 
 def _section(name: str, argument: str, parameters: Parameters) -> Registry:
-    """Return the section of a nested node: of those that its argument may mean, the first that
-    has its name."""
-    named = ARGUMENT_SECTIONS.get(argument)
-    asked = _section_of(getattr(parameters.by_name.get(argument), "annotation", None))
-    sections = [s for s in (named, asked, None if named else parameters.registry) if s]
+    """Return the section of a nested node: the first that its argument may mean and has `name`."""
+    by_argument = ARGUMENT_SECTIONS.get(argument, parameters.registry)
+    by_type = _section_of(getattr(parameters.by_name.get(argument), "annotation", None))
+    sections = [by_argument] if by_type is None else [by_type, by_argument]
     return next((section for section in sections if section.knows(name)), sections[0])
 
 
 def _section_of(annotation: Any) -> Registry | None:
-    """Return the section whose things an annotation asks for, if it does."""
+    """Return the section whose things an annotation asks for, if there is one."""
     for registry in REGISTRIES.values() if isinstance(annotation, type) else ():
         if registry.base and issubclass(annotation, registry.base):
             return registry
@@ -149,13 +146,10 @@ def _section_of(annotation: Any) -> Registry | None:
 
 
 def _instantiate(parameters: Parameters, values: Mapping[str | int, Any], path: KeyPath) -> Any:
-    positional, keywords = [], {}
-    for key, value in values.items():
-        argument = parameters.argument_name(key)
-        if argument and not (parameters.has_var_positional and isinstance(key, int)):
-            keywords[argument] = value
-        else:
-            positional.append(value)
+    keywords = {name: value for name, value in values.items() if isinstance(name, str)}
+    positional = [value for key, value in values.items() if isinstance(key, int)]
+    if not parameters.has_var_positional:
+        keywords, positional = parameters.named(values), []
     if parameters.is_called_later:
         return partial(parameters.target, **keywords) if keywords else parameters.target
     try:

@@ -79,14 +79,21 @@ def source_files(place: str) -> list[SourceFile]:
 
 
 @cache
-def library_names(library: str) -> list[str]:
-    """Return what the files of a library define: more than it offers, never less.
+def library_names(namespace: str) -> list[str]:
+    """Return what the files of a namespace's library define: more than it offers, never less.
 
     Reading them takes some hundredths of a second, importing them a second or more.
     """
-    files = [file for folder in _folders(library) for file in sorted(Path(folder).rglob("*.py"))]
+    folders = map(Path, _folders(namespace.partition(".")[0]))
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
     return [name for text in texts for name in DEFINITION.findall(text)]
+
+
+def source_of(thing: Any) -> str:
+    """Return the file that defines a thing, "?" where there is none."""
+    module = sys.modules.get(thing.__module__)
+    return relative_path(getattr(module, "__file__", None) or "?")
 
 
 def relative_path(file: str | Path) -> str:
