@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
-from base.errors import ConfigError
+from base.errors import ConfigError, UsageError
 from base.registry import (
     COLLATE_FNS,
     DATASETS,
@@ -376,9 +376,12 @@ class TestBuild:
         assert str(caught.value).startswith("model.args.1: Dropout refuses its args: dropout prob")
 
     def test_says_where_a_class_of_the_project_refuses_its_args(self):
-        node = {"type": "RandomShift", "args": {"pixels": -1}}
-        with pytest.raises(ConfigError, match=r"^x\.1: pixels is -1, expected 0 or more$"):
-            build(node, TRANSFORMS, path=("x", 1))
+        def shift(low, high):
+            raise UsageError(f"low is {low}, expected less than {high}")
+
+        node = {"type": "shift", "args": {"low": 2, "high": 1}}
+        with pytest.raises(ConfigError, match=r"^x\.1: low is 2, expected less than 1$"):
+            build(node, registry_of(shift), path=("x", 1))
 
     def test_leaves_a_bug_of_the_users_class_its_traceback(self):
         def net():
