@@ -10,12 +10,11 @@ from base.base_writer import BaseWriter, ResumedFrom
 from base.registry import WRITERS
 from base.runtime.monitor import Monitor
 from logger.csv_writer import read_rows
-from logger.plots.plots import BEST, INK, TRAIN, VALID, lighten, new_figure, save_figure
+from logger.plots.figures import BEST, INK, TRAIN, VALID, lighten, new_figure, save_figure
 from logger.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 log = logging.getLogger("train")
 
@@ -63,7 +62,7 @@ def plot_curves(
         WriteError: the file cannot be written.
     """
     names = _quantities(rows)
-    num_columns = len(names) if len(names) <= 3 else 2 if len(names) == 4 else 3
+    num_columns = 2 if len(names) == 4 else min(len(names), 3)
     num_rows = math.ceil(len(names) / num_columns)
     figure = new_figure(max(4.2 * num_columns, 6.0), 2.7 * num_rows + 0.8)
     best_epoch = _best_epoch(rows, monitor)
@@ -71,25 +70,16 @@ def plot_curves(
         axes = figure.add_subplot(num_rows, num_columns, position)
         _draw_quantity(axes, rows, name, x)
         if best_epoch:
-            axes.axvline(best_epoch, **BEST)
+            axes.axvline(best_epoch, label=f"best epoch: {best_epoch} ({monitor})", **BEST)
         if position > len(names) - num_columns:
             axes.set_xlabel(x, color=INK)
     figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    _add_legend(figure, rows, f"best epoch: {best_epoch} ({monitor})" if best_epoch else "")
-    save_figure(figure, path)
-
-
-def _add_legend(figure: "Figure", rows: Sequence[Mapping[str, float]], best: str) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=TRAIN, linewidth=1.8, label="training")]
-    if any(key.startswith("val_") for row in rows for key in row):
-        handles.append(Line2D([], [], color=VALID, linewidth=1.8, label="validation"))
-    if best:
-        handles.append(Line2D([], [], label=best, **BEST))
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
     if len(handles) > 1:
-        location = "outside lower center"
-        figure.legend(handles=handles, loc=location, ncols=3, frameon=False, fontsize=9)
+        style = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 9}
+        figure.legend(handles=handles.values(), **style)
+    save_figure(figure, path)
 
 
 def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -108,34 +98,24 @@ def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
 
 
 def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, x: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    positions = [row[x] for row in rows]
-    marker = "o" if len(rows) <= 25 else ""
+    style = {"linewidth": 1.8, "marker": "o" if len(rows) <= 25 else "", "markersize": 3.5}
+    curves = {name: ("training", TRAIN), f"val_{name}": ("validation", VALID)}
     drawn: list[float] = []
-    for column, colour in ((name, TRAIN), (f"val_{name}", VALID)):
-        values = [row.get(column, math.nan) for row in rows]
-        finite = [value for value in values if math.isfinite(value)]
-        drawn += finite
-        if finite:
-            axes.plot(positions, values, color=colour, linewidth=1.8, marker=marker, markersize=3.5)
-    if name == "lr" or "loss" in name:
-        _scale_decades(axes, drawn)
+    for column, (label, colour) in curves.items():
+        points = [(row[x], row[column]) for row in rows if math.isfinite(row.get(column, math.nan))]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=colour, label=label, **style)
+            drawn += [value for _, value in points]
+    if (name == "lr" or "loss" in name) and drawn and 0 < 50 * min(drawn) < max(drawn):
+        has_few_decades = max(drawn) < 1000 * min(drawn)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if has_few_decades else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(name, loc="left", fontsize=10, color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    margin = max(0.5, 0.015 * (positions[-1] - positions[0]))
-    axes.set_xlim(positions[0] - margin, positions[-1] + margin)
+    margin = max(0.5, 0.015 * (rows[-1][x] - rows[0][x]))
+    axes.set_xlim(rows[0][x] - margin, rows[-1][x] + margin)
     lighten(axes)
-
-
-def _scale_decades(axes: "Axes", values: Sequence[float]) -> None:
-    """Make the scale logarithmic where positive values span more than a factor of 50."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    if not values or min(values) <= 0 or max(values) <= 50 * min(values):
-        return
-    has_few_labels = max(values) < 1000 * min(values)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if has_few_labels else (1,)))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())

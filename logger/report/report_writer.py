@@ -9,7 +9,7 @@ import numpy as np
 from base.base_writer import BaseWriter, Evaluation
 from base.checkpoint.files import write_atomic
 from base.registry import WRITERS
-from logger.plots.plots import MAX_MATRIX_CLASSES, draw_confusion_matrix, draw_image_sheet
+from logger.plots.figures import MAX_MATRIX_CLASSES, draw_confusion_matrix, draw_image_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor

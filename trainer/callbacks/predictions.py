@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from base import Callback
 from base.errors import UsageError
-from logger.plots.plots import MAX_MATRIX_CLASSES
+from logger.plots.figures import MAX_MATRIX_CLASSES
 from logger.tensorboard_writer import add_png
 from trainer.batches import count_limited
 from trainer.evaluation import PredictionTracker, class_shares, seen_classes
@@ -162,7 +162,7 @@ class Panels:
             getattr(self, panel)(events)
 
     def images(self, events: Any) -> None:
-        from logger.plots.plots import draw_image_sheet
+        from logger.plots.figures import draw_image_sheet
 
         images = self.inputs[:NUM_SHOWN]
         titles = [true if true == taken else f"{taken}, true {true}" for true, taken in self.pairs]
@@ -182,7 +182,7 @@ class Panels:
                 events.add_pr_curve(f"pr_curve/{label}", is_true, share, self.step)
 
     def confusion_matrix(self, events: Any) -> None:
-        from logger.plots.plots import draw_confusion_matrix
+        from logger.plots.figures import draw_confusion_matrix
 
         count = len(self.labels)
         cells = self.columns["target"] * count + self.columns["prediction"]

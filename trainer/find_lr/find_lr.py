@@ -15,7 +15,7 @@ import numpy as np
 from base.base_model import set_training
 from base.errors import DivergedError, UsageError
 from logger import ProgressBar, RunLogger
-from logger.plots.plots import plot_rate_search
+from logger.plots.figures import BEST, INK, TRAIN, lighten, new_figure, save_figure
 from trainer.failure import translate_runtime_errors
 from trainer.trainer import Trainer
 
@@ -153,3 +153,29 @@ def _command(trainer: Trainer, rate: float) -> str:
         if "lr" in group.model_extra
     ]
     return shlex.join(["python", "train.py", *sys.argv[1:], "--lr", f"{rate:g}", *own])
+
+
+def plot_rate_search(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    path: Path,
+    *,
+    title: str,
+    suggestion: float | None,
+) -> None:
+    """Draw the loss over the learning rate it was reached with; mark the suggested one.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    figure = new_figure(7.0, 3.6)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color=TRAIN, linewidth=1.8)
+    if suggestion is not None:
+        axes.axvline(suggestion, label=f"suggestion: {suggestion:g}", **BEST)
+        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate", color=INK)
+    lighten(axes)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
+    save_figure(figure, path)

@@ -13,7 +13,7 @@ from base.base_writer import ResumedFrom
 from base.errors import WriteError
 from logger import RunDirectory
 from logger.csv_writer import CsvWriter
-from logger.plots.plots import draw_confusion_matrix, draw_image_sheet, scale_for_viewing
+from logger.plots.figures import draw_confusion_matrix, draw_image_sheet, scale_for_viewing
 from logger.plots.plots_writer import PlotsWriter, _best_epoch, _quantities, plot_curves
 
 
@@ -123,7 +123,7 @@ before = set(sys.modules)
 import logger.plots.plots_writer, logger.report.report_writer, logger.tensorboard_writer
 heavy = {"tensorboard", "torch.utils.tensorboard", "matplotlib", "pandas", "sklearn", "wandb"}
 print(sorted((set(sys.modules) - before) & heavy))
-from logger.plots.plots import draw_confusion_matrix, draw_image_sheet
+from logger.plots.figures import draw_confusion_matrix, draw_image_sheet
 draw_confusion_matrix([[1, 0], [0, 1]], "ab")
 print("matplotlib.pyplot" in sys.modules)
 """

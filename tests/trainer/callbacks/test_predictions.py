@@ -87,7 +87,7 @@ def test_the_pr_curve_is_that_of_the_predictions(show):
 def test_the_confusion_matrix_counts_what_was_taken_for_what(show, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "logger.plots.plots.draw_confusion_matrix",
+        "logger.plots.figures.draw_confusion_matrix",
         lambda matrix, labels, dpi: drawn.append((matrix.tolist(), labels)) or gif(),
     )
     events = show((SCORES, TARGETS), panels=["confusion_matrix"])
@@ -114,7 +114,7 @@ def test_the_table_has_what_is_true_and_what_was_predicted(show):
 def test_images_stand_under_what_they_were_taken_for(show, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "logger.plots.plots.draw_image_sheet",
+        "logger.plots.figures.draw_image_sheet",
         lambda images, titles, dpi: drawn.append((images, titles)) or gif(),
     )
     images = SCORES.view(6, 1, 1, 3)

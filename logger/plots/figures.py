@@ -1,4 +1,4 @@
-"""Figures as PNG files in one style: confusion matrix, images, learning rates."""
+"""Figures in one style, as PNG files: confusion matrix, images."""
 
 import io
 import math
@@ -22,32 +22,6 @@ MAX_NUMBERED_CLASSES = 30
 MAX_TICK_LABELS = 50
 MAX_LABEL_LENGTH = 24
 MAX_MATRIX_CLASSES = 1000  # a matrix of 10,000 takes 9 GiB and minutes
-
-
-def plot_rate_search(
-    rates: Sequence[float],
-    losses: Sequence[float],
-    path: Path,
-    *,
-    title: str,
-    suggestion: float | None,
-) -> None:
-    """Draw the loss over the learning rate it was reached with; mark the suggested one.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    figure = new_figure(7.0, 3.6)
-    axes = figure.add_subplot()
-    axes.plot(rates, losses, color=TRAIN, linewidth=1.8)
-    if suggestion is not None:
-        axes.axvline(suggestion, label=f"suggestion: {suggestion:g}", **BEST)
-        figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate", color=INK)
-    lighten(axes)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    save_figure(figure, path)
 
 
 def draw_confusion_matrix(matrix: Any, labels: Sequence[str], *, dpi: int = DPI) -> bytes:
