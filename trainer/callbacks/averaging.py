@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -15,9 +14,11 @@ from torch.optim.swa_utils import AveragedModel
 from base import Callback
 from base.base_model import set_training
 from base.checkpoint.checkpoints import write_checkpoint
-from base.errors import UsageError
+from base.config.schema import Config
+from base.errors import ConfigIssue, KeyPath, UsageError
 from base.runtime import distributed
 from base.runtime.finite_guard import check_model_finite
+from base.runtime.metric_tracker import MetricTracker
 from logger.console import format_values
 from trainer.batches import count_limited
 from trainer.trainer import Trainer
@@ -37,7 +38,7 @@ class StochasticWeightAveraging(Callback):
     Izmailov et al., 2018, https://arxiv.org/abs/1803.05407
 
     Raises:
-        UsageError: a number does not fit the run, or `ema_decay` is set too.
+        UsageError: `lr` is not one for each parameter group, when training starts.
     """
 
     def __init__(
@@ -51,17 +52,22 @@ class StochasticWeightAveraging(Callback):
         self.average: AveragedModel | None = None
         self.restored: Mapping[str, Any] = {}
 
+    @staticmethod
+    def check_config(config: Config, path: KeyPath) -> Iterator[ConfigIssue]:
+        """Yield an issue where the weights are averaged already, or too late."""
+        args, epochs = config.callbacks[path[-1]].args, config.trainer.epochs
+        start = args.get("start") if isinstance(args, dict) else next(iter(args), None)
+        if config.trainer.ema_decay is not None:
+            yield ConfigIssue(path, "trainer.ema_decay averages the weights already; remove one")
+        if isinstance(start, int) and start > epochs:
+            message = f"expected at most trainer.epochs, {epochs}, found {start}"
+            yield ConfigIssue((*path, "args", "start"), message)
+
     def on_fit_start(self, trainer: Trainer) -> None:
         num_groups = len(trainer.optimizer.param_groups)
         self.rates = self.lr if isinstance(self.lr, list) else [self.lr] * num_groups
-        problem = ""
-        if trainer.ema is not None:
-            problem = "trainer.ema_decay averages the weights already; remove one of them"
-        elif self.start > trainer.settings.epochs:
-            problem = f"start is {self.start}, but trainer.epochs is {trainer.settings.epochs}"
-        elif len(self.rates) != num_groups:
+        if len(self.rates) != num_groups:
             problem = f"lr has {len(self.rates)} rates for {num_groups} parameter groups"
-        if problem:
             raise UsageError(f"StochasticWeightAveraging: {problem}")
         if self.restored:
             self.average = AveragedModel(trainer.network)
@@ -128,7 +134,6 @@ def _swapped_in(trainer: Trainer, model: nn.Module) -> Iterator[None]:
         trainer.network, trainer.model = before
 
 
-@torch.no_grad()
 def _update_batch_norms(trainer: Trainer) -> None:
     """Compute batch-norm statistics over all training batches.
 
@@ -138,18 +143,15 @@ def _update_batch_norms(trainer: Trainer) -> None:
     set_training(trainer.network)
     modules = [module for module in trainer.network.modules() if isinstance(module, _BatchNorm)]
     norms = [norm for norm in modules if norm.training and norm.track_running_stats]
-    if not norms:
-        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
-    trainer.tracker.enabled = False
-    num_batches = count_limited(trainer.settings, trainer.data_loader)
-    for batch in trainer.data_loader.batches(0, num_batches):
-        trainer.evaluate_batch(batch)
-        if trainer.stop_signal.number and trainer.is_alone:
-            raise trainer.stop(trainer.stop_signal.number)
-    trainer.tracker.enabled = True
-    for norm in norms:
-        for statistics in (norm.running_mean, norm.running_var):
-            statistics.copy_(distributed.mean_over_ranks(statistics))
+    num_batches = count_limited(trainer.settings, trainer.data_loader) if norms else 0
+    with trainer.evaluating(MetricTracker({}, device=trainer.device)):
+        set_training(trainer.network)
+        for batch in trainer.data_loader.batches(0, num_batches):
+            trainer.evaluate_batch(batch)
+            if trainer.stop_signal.number and trainer.is_alone:
+                raise trainer.stop(trainer.stop_signal.number)
+    for buffer in (buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)):
+        buffer.copy_(distributed.mean_over_ranks(buffer))

@@ -148,18 +148,22 @@ def test_a_stop_while_the_average_is_evaluated_saves_it_nowhere(averaging, start
 
 
 @pytest.mark.parametrize(
-    ("args", "settings", "words"),
+    ("override", "words"),
     [
-        ((1, 0.1), {"ema_decay": 0.9}, r"trainer\.ema_decay averages the weights already"),
-        ((3, 0.1), {"epochs": 2}, "start is 3, but trainer.epochs is 2"),
-        ((1, [0.1, 0.2]), {}, "lr has 2 rates for 1 parameter groups"),
-        ((1, []), {}, "lr has 0 rates for 1 parameter groups"),
+        ("trainer.ema_decay=0.9", r"callbacks\.0: trainer\.ema_decay averages the weights already"),
+        ("trainer.epochs=1", r"args\.start: expected at most trainer\.epochs, 1, found 2"),
     ],
 )
-def test_what_does_not_fit_the_run_is_told(make_trainer, points, fit, args, settings, words):
-    callback = StochasticWeightAveraging(*args)
-    with pytest.raises(UsageError, match=words):
-        fit(make_trainer(nn.Linear(5, 3), points, callbacks=(callback,), **settings))
+def test_what_does_not_fit_the_config_is_told(averaging, load, override, words):
+    with pytest.raises(ConfigError, match=words):
+        load(averaging, override)
+
+
+@pytest.mark.parametrize(("rates", "count"), [([0.1, 0.2], 2), ([], 0)])
+def test_rates_of_other_parameter_groups_are_told(make_trainer, points, fit, rates, count):
+    callback = StochasticWeightAveraging(1, rates)
+    with pytest.raises(UsageError, match=f"lr has {count} rates for 1 parameter groups"):
+        fit(make_trainer(nn.Linear(5, 3), points, callbacks=(callback,)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import ConfigError, DivergedError, UsageError
+from base.errors import ConfigError, DivergedError
 from trainer.callbacks.save_best import SaveBest
 
 
@@ -42,10 +42,20 @@ def test_the_best_so_far_survives_a_checkpoint():
     assert second.monitor.update({"epoch": 3, "accuracy": 0.8})
 
 
-@pytest.mark.parametrize("monitor", ["accuracy", "best accuracy"])
-def test_a_monitor_that_is_none_is_told(monitor):
-    with pytest.raises(UsageError, match="SaveBest: monitor: expected 'min COLUMN'"):
-        SaveBest(monitor)
+@pytest.mark.parametrize("monitor", ["accuracy", "best accuracy", "off"])
+def test_a_monitor_that_is_none_is_told(tree, load, monitor):
+    tree["callbacks"] = [{"type": "SaveBest", "args": {"monitor": monitor}}]
+    words = rf"callbacks\.0\.args\.monitor: expected 'min COLUMN'.*found '{monitor}'"
+    with pytest.raises(ConfigError, match=words):
+        load(tree)
+
+
+@pytest.mark.parametrize("args", [{"monitor": "max val_acuracy"}, ["max val_acuracy"]])
+def test_a_column_that_nothing_logs_is_told(tree, load, args):
+    tree["callbacks"] = [{"type": "SaveBest", "args": args}]
+    words = r"callbacks\.0\.args\.monitor: nothing logs a column 'val_acuracy' \(did you mean"
+    with pytest.raises(ConfigError, match=words):
+        load(tree)
 
 
 def test_a_method_that_nothing_calls_is_told(tree, start, monkeypatch):
