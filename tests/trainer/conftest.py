@@ -20,8 +20,9 @@ import train
 from base import BaseDataLoader, Callback
 from base.config.check import load_config
 from base.config.schema import Config
+from base.data.sample_rng import uniform
 from base.errors import StoppedError
-from base.registry import CALLBACKS, DATASETS, MODELS
+from base.registry import CALLBACKS, DATASETS, MODELS, TRANSFORMS
 from logger import RunLogger
 from trainer import Trainer
 from trainer.resume import start_from_checkpoint, start_from_config
@@ -48,6 +49,19 @@ class Blobs(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.images[index], self.targets[index]
+
+
+@TRANSFORMS.register()
+class Fade:
+    """Dims each image of a batch (B, C, H, W) by a share of its own, below `most`."""
+
+    takes_keys = True
+
+    def __init__(self, most: float) -> None:
+        self.most = most
+
+    def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
+        return images * (1 - self.most * uniform(keys, 1)[:, :, None, None])
 
 
 @MODELS.register()
@@ -140,7 +154,7 @@ def tree(tmp_path) -> dict[str, Any]:
             "type": "Blobs",
             "transform": [
                 {"type": "RandomHorizontalFlip", "args": {"p": 0.3}},
-                {"type": "RandomShift", "args": {"pixels": 1}},
+                {"type": "Fade", "args": {"most": 0.5}},
             ],
             "valid_transform": [],
         },
