@@ -14,15 +14,7 @@ from base import Callback
 from base.checkpoint.checkpoints import read_checkpoint
 from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
-from base.registry import (
-    CALLBACKS,
-    INITS,
-    LOSSES,
-    METRICS,
-    MODELS,
-    OPTIMIZERS,
-    Registry,
-)  # fmt: skip
+from base.registry import CALLBACKS, INITS, LOSSES, METRICS, MODELS, OPTIMIZERS, Registry
 from base.registry.build import build
 from base.runtime.device import to_device
 
@@ -48,8 +40,7 @@ def build_parts(
     config: Config, path: KeyPath, nodes: Sequence[NodeConfig], registry: Registry
 ) -> list[Any]:
     """Build each node of a list of the config."""
-    numbered = enumerate(nodes)
-    return [build_part(config, (*path, number), node, registry) for number, node in numbered]
+    return [build_part(config, (*path, i), node, registry) for i, node in enumerate(nodes)]
 
 
 # --- model, loss, metrics -----------------------------------------------------------------------
@@ -68,7 +59,9 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
     model = _build_bare_model(config, section)
     if section.init is not None:
         init = build_part(config, ("model", "init"), section.init, INITS)
-        model.apply(lambda module: _initialise(module, init))
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                init(parameter)
     if section.weights is not None and load_weights:
         load_matching(model, Path(section.weights))
     for number, pattern in enumerate(section.freeze):
@@ -157,12 +150,6 @@ def load_matching(model: nn.Module, path: Path) -> None:
             log.info("weights %s: %s", title, ", ".join(left))
 
 
-def _initialise(module: nn.Module, init: Callable) -> None:
-    for parameter in module.parameters(recurse=False):
-        if parameter.ndim >= 2:
-            init(parameter)
-
-
 def build_loss(config: Config, device: torch.device) -> Callable:
     """Return the loss; what it holds, such as class weights, is on the device."""
     loss = build_part(config, ("loss",), config.loss, LOSSES)
@@ -173,10 +160,8 @@ def build_loss(config: Config, device: torch.device) -> Callable:
 
 def build_metrics(config: Config) -> dict[str, Callable]:
     """Return the metrics by their columns."""
-    columns = [metric.column for metric in config.metrics]
-    return dict(
-        zip(columns, build_parts(config, ("metrics",), config.metrics, METRICS), strict=True)
-    )
+    metrics = build_parts(config, ("metrics",), config.metrics, METRICS)
+    return {section.column: metric for section, metric in zip(config.metrics, metrics, strict=True)}
 
 
 # --- optimizer, scheduler, callbacks ------------------------------------------------------------
@@ -198,9 +183,8 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
     for number, group in enumerate(section.param_groups):
         matching = [name for name, parameter in left.items() if _is_in(group, name, parameter)]
         if not matching:
-            path = ("optimizer", "param_groups", number, "params")
-            patterns = ", ".join(group.params)
-            raise config.issue(path, f"{patterns!r} matches no parameter that is left")
+            message = f"{', '.join(group.params)!r} matches no parameter that is left"
+            raise config.issue(("optimizer", "param_groups", number, "params"), message)
         groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
     if left:
         groups.append({"params": list(left.values())})
@@ -229,10 +213,9 @@ def build_callbacks(config: Config) -> list[Callback]:
         ConfigError: one of them has a method that nothing calls, named much like a hook.
     """
     callbacks = build_parts(config, ("callbacks",), config.callbacks, CALLBACKS)
-    hooks = [name for name in vars(Callback) if name.startswith("on_")]
+    hooks = {name for name in dir(Callback) if name.startswith("on_")}
     for number, callback in enumerate(callbacks):
-        for name in dir(callback):
-            is_hook = name in hooks or not name.startswith("on_")
-            if not is_hook and (near := did_you_mean(name, hooks)):
+        for name in {name for name in dir(callback) if name.startswith("on_")} - hooks:
+            if near := did_you_mean(name, hooks):
                 raise config.issue(("callbacks", number), f"nothing calls its {name}(){near}")
     return callbacks

@@ -193,8 +193,8 @@ def find_config(path: Path) -> Path:
             return candidate
     if (path / "config.yaml").is_file():
         raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
-    names = [file.name for file in below.parent.glob("*") if file.is_file()]
-    known = f"; {below.parent}/ has {', '.join(sorted(names))}" if names else ""
+    names = sorted(file.name for file in below.parent.glob("*") if file.is_file())
+    known = f"; {below.parent}/ has {', '.join(names)}" if names else ""
     raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
 
 

@@ -19,15 +19,11 @@ from torch.utils.data import default_collate
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
 from base.errors import UsageError
-from trainer.assembly import (
-    evaluated_model,
-    example_batch,
-    example_data,
-    load_for_evaluation,
-)
+from trainer.assembly import load_for_evaluation
 from trainer.batches import tensors_of
 from trainer.evaluation import class_names
 from trainer.parts import build_model
+from trainer.predict.examples import evaluated_model, example_batch, example_data
 from trainer.run import folder_beside
 
 log = logging.getLogger("train")

@@ -17,8 +17,9 @@ from base.config.schema import Config
 from base.data.batch_dataset import BatchDataset
 from base.errors import DataError, UsageError
 from base.runtime.device import select_device
-from trainer.assembly import evaluated_model, example_batch, example_data, load_for_evaluation
+from trainer.assembly import load_for_evaluation
 from trainer.evaluation import class_names, class_shares
+from trainer.predict.examples import evaluated_model, example_batch, example_data
 from trainer.run import folder_beside
 from trainer.trainer import Trainer
 
