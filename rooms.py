@@ -21,7 +21,7 @@ OPTIONAL = (
 )
 ROOMS = "rooms.toml"
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
-NOT_ENTERED = re.compile(r"\..*|__pycache__|data|saved")
+NOT_ENTERED = re.compile(r"\..*|__pycache__|saved")
 CONFIG_NAME = rb"(\A\s*\{\s*\"name\"\s*:\s*\"|^name:[ \t]*[\"']?)(?=\w)"  # in JSON the first key
 
 Files = dict[str, bytes]  # contents by path
