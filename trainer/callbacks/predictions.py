@@ -104,11 +104,10 @@ class SampleTracker(PredictionTracker):
 
     def keep_features(self, layer: nn.Module, args: tuple) -> None:
         """Keep what is given to the last layer: a forward pre-hook."""
-        features = args[0].float()
-        if features.ndim > 2:
-            features = features.movedim(-1, 1) if isinstance(layer, nn.Linear) else features
-            features = features.flatten(2).mean(dim=2)
-        self._keep(features=features)
+        if not args:
+            return
+        features = args[0].movedim(-1, 1) if isinstance(layer, nn.Linear) else args[0]
+        self._keep(features=features.float().reshape(*features.shape[:2], -1).mean(dim=2))
 
 
 def predict(trainer: Trainer, tracker: SampleTracker, num_samples: int) -> None:
@@ -195,5 +194,6 @@ class Panels:
 
     def embeddings(self, events: Any) -> None:
         if self.is_last:  # of several, the projector would forget those before a resume
-            labels = self._names("target") if "target" in self.columns else None
-            events.add_embedding(self.columns["features"], labels, None, self.step, "features")
+            features, labels = self.columns["features"], [label for label, _ in self.pairs]
+            labels = labels if len(labels) == len(features) else None  # a layer may be used twice
+            events.add_embedding(features, labels, None, self.step, "features")

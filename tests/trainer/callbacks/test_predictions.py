@@ -156,6 +156,21 @@ def test_embeddings_are_the_input_of_the_last_layer_after_the_last_epoch(show, t
     assert (folder / embedding.metadata_path).read_text().split() == list("012212")
 
 
+def test_a_layer_that_is_used_twice_has_embeddings_without_labels(show, tmp_path):
+    class Twice(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 3)
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.layer(input=self.layer(self.layer(x)))
+
+    show((SCORES, TARGETS), Twice(), panels=["embeddings"])
+    [path] = (tmp_path / "tensorboard/valid").glob("*/features/tensors.tsv")
+    assert np.loadtxt(path, delimiter="\t").shape == (12, 3)
+    assert not path.with_name("metadata.tsv").exists()
+
+
 def test_points_are_shown_as_they_are(show):
     points = torch.rand(6, 7, 3)
     events = show((points, TARGETS), panels=["meshes"])
