@@ -95,7 +95,7 @@ class Trainer(BaseTrainer):
         """
         components = loss_components(losses, taken=self.metrics)
         total = functools.reduce(operator.add, components.values())
-        for name, value in {**components, "loss": total}.items():
+        for name, value in (components | {"loss": total}).items():
             seen = self.tracker.add(name, value, self.batch_size)
             if self.tracker is self.train_metrics:
                 self.guard.check(name, seen, epoch=self.epoch + 1, step=self.step + 1)
@@ -181,7 +181,11 @@ class Trainer(BaseTrainer):
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0
         if is_log_step:
-            self._log_step()
+            self.guard.read(epoch=self.epoch + 1)
+            self.waiting = self.batches.share_waited
+            values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
+            self.bar.show(**values, waiting=self.waiting)
+            self.logger.log_step(values, self.step)
         signum = self.stop_signal.number
         if not self.is_alone:  # ranks must agree to stop
             signum = distributed.max_over_ranks(signum) if is_log_step else 0
@@ -189,13 +193,6 @@ class Trainer(BaseTrainer):
             raise self.stop(signum)
         if self._is_save_step(is_last):
             self.save()
-
-    def _log_step(self) -> None:
-        self.guard.read(epoch=self.epoch + 1)
-        self.waiting = self.batches.share_waited
-        values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
-        self.bar.show(**values, waiting=self.waiting)
-        self.logger.log_step(values, self.step)
 
     def _is_save_step(self, is_last: bool) -> bool:
         """Tell whether `save_steps` asks for a checkpoint that the epoch's end will not write."""
