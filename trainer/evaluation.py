@@ -77,8 +77,8 @@ def evaluate(trainer: Trainer, folder: Path, logger: RunLogger) -> dict[str, flo
     Raises:
         WriteError: the disk is full or the folder cannot be written.
     """
-    tracker = trainer.valid_metrics = PredictionTracker(trainer.metrics, device=trainer.device)
-    metrics, loader = trainer.evaluate(), trainer.valid_data_loader
+    tracker = PredictionTracker(trainer.metrics, device=trainer.device)
+    metrics, loader = trainer.evaluate(tracker=tracker), trainer.valid_data_loader
     predictions = tracker.predictions()
     labels = seen_classes(loader, predictions) if tracker.kind == "classification" else []
     make_folder(folder)

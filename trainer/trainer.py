@@ -1,36 +1,24 @@
-"""The batch loop and evaluation: the trainer that most projects use or subclass."""
+"""The batch loop: the trainer that most projects use or subclass."""
 
-import functools
-import operator
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from base import BaseTrainer
 from base.base_model import set_training
 from base.config.schema import Config
-from base.errors import ConfigIssue, KeyPath
+from base.errors import ConfigIssue, DivergedError, KeyPath
 from base.runtime import distributed
-from base.runtime.device import count_samples, rng_state, set_rng_state
+from base.runtime.device import count_samples
 from base.runtime.finite_guard import FiniteGuard
-from base.runtime.metric_tracker import MetricTracker
-from trainer.batches import (
-    Losses,
-    check_stock_steps,
-    count_batches,
-    count_limited,
-    input_and_target,
-    loss_components,
-)  # fmt: skip
-from trainer.closure import step_with_closure
+from trainer.batches import Losses, check_stock_steps, count_batches, input_and_target
+from trainer.evaluator import Evaluator
 from trainer.failure import translate_runtime_errors
 from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
 
-class Trainer(BaseTrainer):
+class Trainer(Evaluator):
     """Trains on batches of (input, target).
 
     Override `train_step(batch)` for another forward pass or loss, and `valid_step(batch)` if
@@ -41,7 +29,6 @@ class Trainer(BaseTrainer):
 
     def __init__(self, model: nn.Module, **parts: Any) -> None:
         super().__init__(model, **parts)
-        self.tracker = self.train_metrics
         self.num_batches = count_batches(self.settings, self.data_loader)
         self.has_warned = False
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
@@ -56,7 +43,7 @@ class Trainer(BaseTrainer):
         """Return the columns besides those of loss and metrics; a subclass may say others."""
         return ()
 
-    # --- what a subclass changes, and what its steps call ---------------------------------------
+    # --- what a subclass changes ----------------------------------------------------------------
 
     def train_step(self, batch: Any) -> Losses:
         """Return the mean loss of a batch, or its components, which are summed and logged."""
@@ -72,7 +59,7 @@ class Trainer(BaseTrainer):
     def train_batch(self, batch: Any) -> None:
         """Go backward on a batch, and step at the end of a group of `accumulate` batches."""
         if self.needs_closure:
-            step_with_closure(self, batch)
+            self._step_with_closure(batch)
             return
         if self.is_update_step or self.is_alone:
             self.backward(batch)
@@ -81,25 +68,6 @@ class Trainer(BaseTrainer):
                 self.backward(batch)
         if self.is_update_step:
             self.optimizer_step()
-
-    def update_metrics(self, output: Any, target: Any) -> None:
-        """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
-        self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
-
-    def log_losses(self, losses: Losses) -> Tensor:
-        """Log a batch's loss, or its components and their sum, and return the sum.
-
-        Raises:
-            DivergedError: one of a training batch is not finite.
-            UsageError: there is none, or a component is called as another column is.
-        """
-        components = loss_components(losses, taken=self.metrics)
-        total = functools.reduce(operator.add, components.values())
-        for name, value in (components | {"loss": total}).items():
-            seen = self.tracker.add(name, value, self.batch_size)
-            if self.tracker is self.train_metrics:
-                self.guard.check(name, seen, epoch=self.epoch + 1, step=self.step + 1)
-        return total
 
     # --- training -------------------------------------------------------------------------------
 
@@ -170,6 +138,26 @@ class Trainer(BaseTrainer):
         for parameter in self.parameters:  # optimizer.zero_grad() takes 20 times as long
             parameter.grad = None
 
+    def _step_with_closure(self, batch: Any) -> None:
+        """Step as LBFGS does, which asks for the loss and its gradient as often as it likes."""
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self.backward(batch)
+            self.tracker.enabled = False  # a batch counts once, however often it is looked at
+            return distributed.mean_over_ranks(loss)
+
+        before = [parameter.detach().clone() for parameter in self.parameters]
+        try:
+            self.optimizer.step(closure)
+        except DivergedError:  # at a point that the line search only tried
+            for parameter, value in zip(self.parameters, before, strict=True):
+                parameter.data.copy_(value)
+            raise
+        finally:
+            self.tracker.enabled = True
+        self.optimizer.zero_grad()
+
     def _after_step(self) -> None:
         self.step += 1
         if self.ema:
@@ -200,55 +188,6 @@ class Trainer(BaseTrainer):
         if every is None or self.step % every:
             return False
         return not is_last or (self.epoch + 1) % self.settings.save_period != 0
-
-    # --- evaluation -----------------------------------------------------------------------------
-
-    def evaluate(
-        self, *, limit: int | None = None, tracker: MetricTracker | None = None
-    ) -> dict[str, float]:
-        """Evaluate the averaged weights if there are any, else the model; no generator moves.
-
-        `limit` is a number of batches, `tracker` takes the place of `valid_metrics`.
-        """
-        tracker = tracker or self.valid_metrics
-        tracker.reset()
-        count = count_limited(self.settings, self.valid_data_loader)
-        batches = self.valid_data_loader.batches(0, min(count, limit or count))
-        with self.evaluating(tracker), translate_runtime_errors(self):
-            for number, batch in enumerate(batches):
-                self.log_losses(self.evaluate_batch(batch))
-                if number == 0 and self.epoch == 0 and self.is_alone:
-                    with suppress(ValueError):  # of metrics that need more than a batch
-                        tracker.compute()  # names one that is no scalar at once
-                if self.stop_signal.number and self.is_alone:
-                    break
-        if signum := distributed.max_over_ranks(self.stop_signal.number):
-            raise self.stop(signum)
-        return tracker.compute()
-
-    @contextmanager
-    def evaluating(self, tracker: MetricTracker) -> Iterator[None]:
-        """Evaluate in this context, metrics into `tracker`; the generators come out as they were.
-
-        `self.model` is the plain module in evaluation mode, the averaged weights if there are any.
-        """
-        generators = rng_state(self.device)
-        model, self.model = self.model, self.ema.module if self.ema else self.network
-        self.tracker = tracker
-        distributed.share_buffers(self.model)
-        self.model.eval()
-        try:
-            with torch.no_grad():  # not inference_mode: a model may keep a tensor it makes here
-                yield
-        finally:
-            self.model, self.tracker = model, self.train_metrics
-            set_rng_state(generators, self.device)
-
-    def evaluate_batch(self, batch: Any) -> Losses:
-        """Return what `valid_step` makes of a batch, on the run's device and in its precision."""
-        self.batch_size = count_samples(batch)
-        with self.autocast():
-            return self.valid_step(self.on_device(batch))
 
     @property
     def num_samples(self) -> int:
