@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from base import BaseTrainer
 from base.base_model import set_training
 from base.config.schema import Config
 from base.errors import ConfigIssue, DivergedError, KeyPath
@@ -13,12 +14,12 @@ from base.runtime import distributed
 from base.runtime.device import count_samples
 from base.runtime.finite_guard import FiniteGuard
 from trainer.batches import Losses, check_stock_steps, count_batches, input_and_target
-from trainer.evaluator import Evaluator
+from trainer.evaluation_loop import EvaluationLoop
 from trainer.failure import translate_runtime_errors
 from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
 
-class Trainer(Evaluator):
+class Trainer(EvaluationLoop, BaseTrainer):
     """Trains on batches of (input, target).
 
     Override `train_step(batch)` for another forward pass or loss, and `valid_step(batch)` if
@@ -29,6 +30,7 @@ class Trainer(Evaluator):
 
     def __init__(self, model: nn.Module, **parts: Any) -> None:
         super().__init__(model, **parts)
+        self.tracker = self.train_metrics
         self.num_batches = count_batches(self.settings, self.data_loader)
         self.has_warned = False
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)

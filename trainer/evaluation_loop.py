@@ -2,15 +2,13 @@
 
 import functools
 import operator
-from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from base import BaseTrainer
 from base.runtime import distributed
 from base.runtime.device import count_samples, rng_state, set_rng_state
 from base.runtime.metric_tracker import MetricTracker
@@ -18,19 +16,11 @@ from trainer.batches import Losses, count_limited, loss_components
 from trainer.failure import translate_runtime_errors
 
 
-class Evaluator(BaseTrainer):
-    """The half of `Trainer` that needs no gradient.
+class EvaluationLoop:
+    """The part of `Trainer` that evaluates, and logs what its steps give.
 
-    `tracker` takes the losses and metrics of the steps: `train_metrics`, in evaluation another.
+    The trainer's `tracker` takes losses and metrics: `train_metrics`, in evaluation another.
     """
-
-    def __init__(self, model: nn.Module, **parts: Any) -> None:
-        super().__init__(model, **parts)
-        self.tracker = self.train_metrics
-
-    @abstractmethod
-    def valid_step(self, batch: Any) -> Losses:
-        """Return the loss of a batch of evaluation; nothing is differentiated."""
 
     def evaluate(
         self, *, limit: int | None = None, tracker: MetricTracker | None = None
