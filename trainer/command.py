@@ -28,7 +28,8 @@ Debug = Annotated[bool, Option("--debug", help="Show tracebacks of errors.")]
 def make_app(function: Callable[..., None], *, cls: type[TyperCommand] = TyperCommand) -> Typer:
     """Return the Typer app of one command: a function, and its module's docstring for help."""
     app = Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    text = sys.modules[function.__module__].__doc__.replace("\n\n", "\n\n\b\n")  # keeps the lines
+    text = sys.modules[function.__module__].__doc__ or ""
+    text = text.replace("\n\n", "\n\n\b\n")  # keeps the lines
     settings = {"help_option_names": ["-h", "--help"]}
     app.command(cls=cls, help=text, context_settings=settings)(function)
     return app
