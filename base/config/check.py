@@ -24,8 +24,9 @@ from base.config.schema import (
     TrainerConfig,
 )
 from base.config.source import Source
-from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
+from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
+from base.registry.annotations import describe_errors
 from base.registry.build import check
 
 # What is built where a config names nothing.
@@ -109,11 +110,7 @@ def _describe(alternatives: list[ErrorDetails], schema: type[BaseModel]) -> str:
         return f"missing, the {schema.__name__.lower()} needs it"
     if detail["type"] == "extra_forbidden":
         return f"unknown key{_hint_at_key(detail['loc'], schema)}"
-    if detail["type"] == "value_error":
-        return detail["msg"].removeprefix("Value error, ")
-    expected = " or ".join(each["msg"].removeprefix("Input should be ") for each in alternatives)
-    expected = expected.replace("a valid boolean", "true or false").replace("dictionary", "mapping")
-    return f"expected {expected}, found {format_value(detail['input'])}"
+    return describe_errors(alternatives)
 
 
 def _hint_at_key(path: KeyPath, root: type[BaseModel]) -> str:

@@ -1,21 +1,33 @@
-"""Annotations of parameters: what a config may write for them, as types of JSON and in words."""
+"""Annotations of parameters: what a config may write for them, as pydantic checks it."""
 
 import enum
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import torch
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from base.errors import format_value
 from base.registry import REGISTRIES
 from base.registry.expression import parse_expression
+
+BUILT = tuple(registry.base for registry in REGISTRIES.values() if registry.base)
+LISTS = (list, Sequence, Iterable, Collection)
+FORMULA = (Callable, ([int], float))  # origin and arguments: a function of an epoch or a step
+# What pydantic says, and how a config's reader says it.
+WORDS = {
+    "Input should be ": "", "a valid integer or a valid number": "a valid number",
+    "a valid number or a number or a list of numbers": "a valid number",
+    "a valid array": "a list", "a valid list": "a list", "a valid boolean": "true or false",
+    "an object": "a mapping", "a valid dictionary": "a mapping", "callable": "{type: NAME}",
+    "greater than or equal to": "at least", "less than or equal to": "at most",
+    "Field required": "more items", "Tuple should have ": "", " after validation": "",
+}  # fmt: skip
 
 
 def read(value: Any, annotation: Any) -> Any:
@@ -29,110 +41,86 @@ def read(value: Any, annotation: Any) -> Any:
     try:
         return TypeAdapter(to_json_type(annotation)).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        causes = (problem.get("ctx", {}).get("error") for problem in problems)
-        if said := [cause for cause in causes if cause and str(cause)]:  # by the formula's parser
-            raise said[0] from None
-        expected = describe_type(annotation, problems[0])
-        raise ValueError(f"expected {expected}, found {format_value(value)}") from None
+        raise ValueError(describe_errors(error.errors(include_url=False))) from None
     except (PydanticUserError, TypeError, NameError, AttributeError):
         return value  # a type that no config can state, or one that is not to be found
 
 
+def describe_errors(details: Sequence[ErrorDetails]) -> str:
+    """Return what was expected and found, by what pydantic says of each member of a union."""
+    for detail in details:
+        if detail["type"] == "value_error":
+            return str(detail["ctx"]["error"])
+    depths = [sum(isinstance(key, int) for key in detail["loc"]) for detail in details]
+    deepest = [d for d, depth in zip(details, depths, strict=True) if depth == max(depths)]
+    ranges = [d for d in deepest if d["type"].startswith(("greater", "less", "finite"))]
+    expected = " or ".join(dict.fromkeys(detail["msg"] for detail in ranges or deepest))
+    for said, word in WORDS.items():
+        expected = expected.replace(said, word)
+    return f"expected {expected}, found {format_value(deepest[0]['input'])}"
+
+
 def to_json_type(annotation: Any) -> Any:
     """Return an annotation with what JSON does not know replaced by what a config writes for it."""
-    return _translate(annotation)[0]
-
-
-def describe_type(annotation: Any, problem: ErrorDetails | None = None) -> str:
-    """Return in words what an annotation takes, or the range that a value has left."""
-    if problem and problem["type"].startswith(("greater", "less", "finite")):
-        words = problem["msg"].removeprefix("Input should be ")
-        words = words.replace("greater than or equal to", "at least")
-        return words.replace("less than or equal to", "at most")
-    *words, last = dict.fromkeys(_translate(annotation)[1])
-    return f"{', '.join(words)} or {last}" if words else last
-
-
-def _translate(annotation: Any) -> tuple[Any, list[str]]:
-    """Return the type of what a config writes for an annotation, and words for each kind of it."""
     kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
-    if kind is Annotated:
-        return annotation, _translate(arguments[0])[1]
-    if kind is Literal:
-        return annotation, [format_value(choice) for choice in arguments]
-    if (kind, arguments) == FORMULA:
-        formula = Annotated[str, AfterValidator(parse_expression)]
-        return formula, ["a formula such as '0.95 ** epoch'"]
-    if kind in (Union, UnionType):
-        return _translate_union(arguments)
-    if kind in (tuple, *LISTS):
-        return _translate_list(kind, arguments)
-    if kind in (dict, Mapping):
-        return dict[tuple(map(to_json_type, arguments))] if arguments else dict, ["a mapping"]
+    if kind is float:
+        return int | float  # a whole number stays one
+    if kind is torch.Tensor:
+        return Annotated[Any, AfterValidator(_tensor)]
+    if kind is torch.dtype:
+        return Annotated[Any, AfterValidator(_dtype)]
     if _is_enum(kind):
-        member = Annotated[str | int, AfterValidator(partial(_member, kind))]
-        return member, [repr(name) for name in kind.__members__]
+        return Annotated[Any, AfterValidator(partial(_member, kind))]
+    if (kind, arguments) == FORMULA:
+        return Annotated[Any, AfterValidator(_formula)]
     if isinstance(kind, type) and issubclass(kind, BUILT):
-        return Callable, ["{type: NAME}"]  # nothing in JSON passes as callable
-    return SCALARS.get(kind, (annotation, ["{type: NAME}"]))
-
-
-def _translate_union(members: Sequence[Any]) -> tuple[Any, list[str]]:
-    """Leave out text beside an enum or a dtype, whose names it gives, and try a tensor last."""
-    named = any(_is_enum(member) or member is torch.dtype for member in members)
-    members = [member for member in members if not (named and member is str)]
-    hidden = {int, torch.Tensor} if float in members else {}
-    words = [word for m in members if m not in hidden for word in _translate(m)[1]]
-    members.sort(key=lambda member: member is torch.Tensor)
-    return Union[tuple(map(to_json_type, members))], words  # noqa: UP007
-
-
-def _translate_list(kind: Any, items: Sequence[Any]) -> tuple[Any, list[str]]:
-    types = tuple(item if item is ... else to_json_type(item) for item in items)
-    words = ", ".join("..." if item is ... else describe_type(item) for item in items)
-    if kind is tuple:
-        return (tuple[types], [f"[{words}]"]) if items else (tuple, ["a list"])
-    return (list[types], [f"[{words}, ...]"]) if {*items} - {Any} else (list, ["a list"])
+        return Callable  # as which nothing in JSON passes: it takes a node
+    if kind in (Union, UnionType):  # of two that take a value the first counts
+        named = any(_is_enum(member) or member is torch.dtype for member in arguments)
+        members = [member for member in arguments if not (named and member is str)]
+        members.sort(key=lambda member: member is torch.Tensor)
+        return Union[tuple(map(to_json_type, members))]  # noqa: UP007
+    if kind in LISTS:
+        return list[to_json_type(arguments[0])] if arguments else list
+    if kind in (tuple, dict, Mapping) and arguments:
+        return kind[tuple(part if part is ... else to_json_type(part) for part in arguments)]
+    return annotation
 
 
 def _is_enum(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, enum.Enum)
 
 
-def _member(kind: type[enum.Enum], name: str | int) -> enum.Enum:
+def _expected(words: str) -> PydanticCustomError:
+    return PydanticCustomError("expected", "Input should be {words}", {"words": words})
+
+
+def _member(kind: type[enum.Enum], name: Any) -> enum.Enum:
     """Return the member of that name or value, in capital letters or small."""
     by_name = {str(member.value).lower(): member for member in kind}
     by_name |= {name.lower(): member for name, member in kind.__members__.items()}
     if str(name).lower() not in by_name:
-        raise ValueError
+        raise _expected(" or ".join(map(repr, kind.__members__)))
     return by_name[str(name).lower()]
+
+
+def _dtype(name: Any) -> torch.dtype:
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype):
+        raise _expected("a dtype such as 'float32'")
+    return dtype
+
+
+def _formula(text: Any) -> Callable[[float], float]:
+    if not isinstance(text, str):
+        raise _expected("a formula such as '0.95 ** epoch'")
+    return parse_expression(text)
 
 
 def _tensor(value: Any) -> torch.Tensor:
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return torch.tensor(value, dtype=torch.get_default_dtype())
-    except (TypeError, ValueError, RuntimeError) as error:  # text, or a number beyond all range
-        raise ValueError from error
-
-
-LISTS = (list, Sequence, Iterable, Collection)
-BUILT = tuple(registry.base for registry in REGISTRIES.values() if registry.base)
-FORMULA = (Callable, ([int], float))  # origin and arguments: a function of an epoch or a step
-DTYPES = {name: dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
-SCALARS = {
-    NoneType: (None, ["null"]),
-    bool: (bool, ["true", "false"]),
-    int: (int, ["a whole number"]),
-    float: (int | float, ["a number"]),  # a whole number stays one
-    str: (str, ["text"]),
-    Path: (Path, ["text"]),
-    torch.Tensor: (
-        Annotated[int | float | list[Any], AfterValidator(_tensor)],
-        ["a list", "number"],
-    ),
-    torch.dtype: (
-        Annotated[Literal[tuple(DTYPES)], AfterValidator(DTYPES.get)],
-        ["a dtype such as 'float32'"],
-    ),
-}
+    except (TypeError, ValueError, RuntimeError):  # text, or a number beyond all range
+        raise _expected("a number or a list of numbers") from None

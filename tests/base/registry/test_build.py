@@ -28,7 +28,7 @@ from base.registry import (
     TRANSFORMS,
     Registry,
 )
-from base.registry.annotations import describe_type, read
+from base.registry.annotations import read
 from base.registry.arguments import Parameters
 from base.registry.build import build, check
 
@@ -53,32 +53,6 @@ def registry_of(*things, call_args=0):
     for thing in things:
         registry.register()(thing)
     return registry
-
-
-class TestTypesInWords:
-    @pytest.mark.parametrize(
-        ("annotation", "words"),
-        [
-            (int, "a whole number"),
-            (float | list[float], "a number or [a number, ...]"),
-            (Optional[bool], "true, false or null"),  # noqa: UP045
-            (tuple[float, float], "[a number, a number]"),
-            (tuple[int, ...] | None, "[a whole number, ...] or null"),
-            (Sequence, "a list"),
-            (Iterable[str], "[text, ...]"),
-            (str | Path, "text"),
-            (Literal["mean", None, 1], "'mean', null or 1"),
-            (float | Tensor, "a number"),
-            (Tensor, "a list or number"),
-            (Tensor | None, "a list, number or null"),
-            (torch.dtype | dict[str, int], "a dtype such as 'float32' or a mapping"),
-            (str | Color, "'RED' or 'BLUE'"),
-            (nn.Module, "{type: NAME}"),
-            (Annotated[int, Field(gt=0)], "a whole number"),
-        ],
-    )
-    def test_are_what_a_config_writes(self, annotation, words):
-        assert describe_type(annotation) == words
 
 
 class TestValues:
@@ -119,25 +93,34 @@ class TestValues:
     @pytest.mark.parametrize(
         ("annotation", "value", "message"),
         [
-            (float, "0.1", "expected a number, found '0.1'"),
-            (float, True, "expected a number, found true"),
-            (int, 1.0, "expected a whole number, found 1.0"),
+            (float, "0.1", "expected a valid number, found '0.1'"),
+            (float, True, "expected a valid number, found true"),
+            (int, 1.0, "expected a valid integer, found 1.0"),
             (bool, 1, "expected true or false, found 1"),
-            (str, None, "expected text, found null"),
-            (tuple[float, float], [0.9], "expected [a number, a number], found [0.9]"),
-            (list[int], {"a": 1}, "expected [a whole number, ...], found a mapping"),
-            (Tensor, [[1], [2, 3]], "expected a list or number, found [[1], [2, 3]]"),
-            (Tensor, ["a"], "expected a list or number, found ['a']"),
-            (Tensor, True, "expected a list or number, found true"),
+            (str, None, "expected a valid string, found null"),
+            (str | Path, 1, "expected a valid string, found 1"),
+            (Optional[int], "x", "expected a valid integer, found 'x'"),  # noqa: UP045
+            (Literal["mean", 1] | None, "x", "expected 'mean' or 1, found 'x'"),
+            (int | list[int], "x", "expected a valid integer or a list, found 'x'"),
+            (int | list[int], [1, "x"], "expected a valid integer, found 'x'"),
+            (tuple[float, float], 5, "expected a list, found 5"),
+            (tuple[float, float], [0.9], "expected more items, found [0.9]"),
+            (tuple[int, int], [1, 2, 3], "expected at most 2 items, not 3, found [1, 2, 3]"),
+            (list[int], {"a": 1}, "expected a list, found a mapping"),
+            (dict[str, int], 5, "expected a mapping, found 5"),
+            (Tensor, [[1], [2, 3]], "expected a number or a list of numbers, found [[1], [2, 3]]"),
+            (Tensor, ["a"], "expected a number or a list of numbers, found ['a']"),
+            (Tensor, True, "expected a number or a list of numbers, found true"),
             (torch.dtype, "float33", "expected a dtype such as 'float32', found 'float33'"),
             (str | Color, "green", "expected 'RED' or 'BLUE', found 'green'"),
-            (list[nn.Module], ["ReLU"], "expected [{type: NAME}, ...], found ['ReLU']"),
+            (nn.Module, 3, "expected {type: NAME}, found 3"),
+            (list[nn.Module], ["ReLU"], "expected {type: NAME}, found 'ReLU'"),
             (Annotated[int, Field(gt=0)], 0, "expected greater than 0, found 0"),
             (Annotated[float, Field(le=1)], 2, "expected at most 1, found 2"),
-            (int, "x" * 99, "expected a whole number, found 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
+            (int, "x" * 99, "expected a valid integer, found 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
         ],
     )
-    def test_of_another_type_are_refused_in_pladescribe_type(self, annotation, value, message):
+    def test_of_another_type_are_refused_in_plain_words(self, annotation, value, message):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             read(value, annotation)
 
@@ -183,7 +166,7 @@ class TestArguments:
     def test_may_be_given_by_position(self):
         assert lines_of({"type": "Conv2d", "args": [1, 2, [3, 3]]}, MODELS) == []
         assert lines_of({"type": "Adam", "args": [0.1, 5]}, OPTIMIZERS, runtime=["params"]) == [
-            "x.args.1: expected [a number, a number], found 5"
+            "x.args.1: expected a list, found 5"
         ]
         assert lines_of({"type": "Dropout", "args": [0.1, True, 3]}, MODELS) == [
             "x.args: Dropout takes 2 args by position at most, found 3"
@@ -213,7 +196,7 @@ class TestArguments:
 
         registry = registry_of(Open)
         node = {"type": "Open", "args": {"width": "x", "depth": 3}}
-        assert lines_of(node, registry) == ["x.args.width: expected a whole number, found 'x'"]
+        assert lines_of(node, registry) == ["x.args.width: expected a valid integer, found 'x'"]
         built = build(
             {"type": "Open", "args": {"width": 1, "depth": 3}},
             registry,
@@ -228,7 +211,7 @@ class TestArguments:
 
         node = {"type": "Net", "args": {"size": "x", "other": "x"}}
         assert lines_of(node, registry_of(Net)) == [
-            "x.args.size: expected a whole number, found 'x'"
+            "x.args.size: expected a valid integer, found 'x'"
         ]
 
 
@@ -244,7 +227,7 @@ class TestNestedNodes:
         ]
         assert lines_of({"type": "Sequential", "args": layers}, MODELS) == [
             "x.args.0.type: unknown name 'Flaten' (did you mean 'Flatten'?)",
-            "x.args.1.args.1: expected a whole number, found 'x'",
+            "x.args.1.args.1: expected a valid integer, found 'x'",
             "x.args.2.args.inplace: expected true or false, found 1",
             "x.args.3.arg: unknown key (did you mean 'args'?)",
             "x.args.4.type: expected a name, found ['x']",
@@ -294,14 +277,14 @@ class TestNestedNodes:
         losses = registry_of(Distance, Perceptual)
         args = {name: {"type": "Distance"} for name in ("criterion", "other")}
         args["network"] = {"type": "Critic", "args": {"width": "x"}}
-        line = "x.args.network.args.width: expected a whole number, found 'x'"
+        line = "x.args.network.args.width: expected a valid integer, found 'x'"
         assert lines_of({"type": "Perceptual", "args": args}, losses) == [line]
 
     def test_must_be_mappings(self):
         args = {"schedulers": ["LinearLR", "StepLR"], "milestones": [3]}
         node = {"type": "SequentialLR", "args": args}
         assert lines_of(node, LR_SCHEDULERS, runtime=["optimizer"]) == [
-            "x.args.schedulers: expected [{type: NAME}, ...], found ['LinearLR', 'StepLR']"
+            "x.args.schedulers: expected {type: NAME}, found 'LinearLR'"
         ]
 
 
