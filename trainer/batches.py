@@ -1,9 +1,12 @@
-"""What a batch holds, and how many of them make an epoch."""
+"""What a batch holds, how many make an epoch, and how long training waits for them."""
 
 import inspect
+import logging
 import math
-from collections.abc import Container, Iterator, Mapping
-from typing import Any
+import os
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -12,6 +15,14 @@ from base import BaseDataLoader
 from base.config.schema import RESERVED_COLUMNS, Config, TrainerConfig
 from base.errors import ConfigIssue, KeyPath, UsageError
 from base.registry import LOSSES
+
+if TYPE_CHECKING:
+    from trainer.trainer import Trainer
+
+log = logging.getLogger("train")
+
+TOO_LONG = 0.25  # of the time of training
+LONG_ENOUGH = 1.0  # seconds of training that tell something
 
 Losses = Tensor | dict[str, Tensor]  # one loss, or its components by name
 
@@ -87,3 +98,54 @@ def count_steps(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
 def count_limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     """Return the number of batches of one pass through a loader."""
     return min(len(data_loader), settings.limit_batches or len(data_loader))
+
+
+class TimedIterator:
+    """Batches to iterate over once, and how much of the time since was spent on waiting for them.
+
+    `seconds_before` are those of training in the same epoch by an earlier process.
+    """
+
+    def __init__(self, batches: Iterable[Any], *, seconds_before: float = 0.0) -> None:
+        self.batches, self.seconds_before = batches, seconds_before
+        self.started = time.perf_counter()
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        asked = time.perf_counter()
+        for batch in self.batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """The time of training in this epoch."""
+        return self.seconds_before + time.perf_counter() - self.started
+
+    @property
+    def share_waited(self) -> float:
+        """The share of this process's time in which training waited."""
+        return self.waited / (time.perf_counter() - self.started)
+
+
+def warn_of_waiting(trainer: "Trainer") -> bool:
+    """Say what to change if an epoch waited too long for its data; return whether it did."""
+    if trainer.waiting <= TOO_LONG or trainer.seconds <= LONG_ENOUGH:
+        return False
+    share = f"{trainer.waiting:.0%}"
+    log.warning("training waits for data %s of the time: %s", share, advice(trainer.data_loader))
+    return True
+
+
+def advice(loader: BaseDataLoader) -> str:
+    """Return what to change in the config when the batches of a loader come too slowly."""
+    if loader.dataset.is_batched:
+        return "the transforms in dataset.transform cost that much; use fewer"
+    num_cores, workers = os.cpu_count() or 1, "data_loader.args.num_workers"
+    more = f"raise {workers} from {loader.num_workers} (the machine has {num_cores} cores)"
+    if loader.in_memory:
+        fewer = "use transforms of whole batches"
+    else:
+        fewer = "set data_loader.in_memory to true if the samples fit into memory"
+    return f"{fewer}, or {more}" if loader.num_workers < num_cores else fewer

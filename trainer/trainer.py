@@ -13,10 +13,17 @@ from base.errors import ConfigIssue, DivergedError, KeyPath
 from base.runtime import distributed
 from base.runtime.device import count_samples
 from base.runtime.finite_guard import FiniteGuard
-from trainer.batches import Losses, check_stock_steps, count_batches, input_and_target
+from logger import ProgressBar
+from trainer.batches import (
+    Losses,
+    TimedIterator,
+    check_stock_steps,
+    count_batches,
+    input_and_target,
+    warn_of_waiting,
+)  # fmt: skip
 from trainer.evaluation_loop import EvaluationLoop
 from trainer.failure import translate_runtime_errors
-from trainer.progress import TimedIterator, progress_bar, warn_of_waiting
 
 
 class Trainer(EvaluationLoop, BaseTrainer):
@@ -79,7 +86,7 @@ class Trainer(EvaluationLoop, BaseTrainer):
         first, num_left = self.first_batch + self.batch, self.num_batches - self.batch
         batches = self.data_loader.batches(first, num_left)
         self.batches = TimedIterator(batches, seconds_before=self.seconds)
-        with progress_bar(self) as self.bar, translate_runtime_errors(self):
+        with self._progress_bar() as self.bar, translate_runtime_errors(self):
             for batch in self.batches:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
@@ -93,6 +100,14 @@ class Trainer(EvaluationLoop, BaseTrainer):
             "lr": self.learning_rate,
             **self.train_metrics.compute(),
         }
+
+    def _progress_bar(self) -> ProgressBar:
+        return ProgressBar(
+            self.num_samples,
+            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
+            initial=self.data_loader.batch_sampler.count_samples(self.first_batch, self.batch),
+            enabled=distributed.is_main(),
+        )
 
     def prepare_batch(self, batch: Any, *, group_size: int | None = None) -> Any:
         """Find a batch's size, position in its group and divisor; return it as it is trained on.

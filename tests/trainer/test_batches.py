@@ -1,4 +1,4 @@
-"""What a run tells of its own speed: waiting for data, and the costliest operations."""
+"""What a run says when it waits for its data."""
 
 import time
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from base import BaseDataLoader
-from trainer import progress
-from trainer.progress import TimedIterator, advice, warn_of_waiting
+from trainer import batches
+from trainer.batches import TimedIterator, advice, warn_of_waiting
 
 
 def slowly(seconds: float) -> Iterator[int]:
@@ -46,8 +46,8 @@ def test_the_share_of_waiting_is_told_with_the_epoch(make_trainer, points, monke
 
 
 def test_a_run_is_told_once_that_it_waits(make_trainer, fit, points, monkeypatch, caplog):
-    monkeypatch.setattr(progress, "TOO_LONG", 0.0)
-    monkeypatch.setattr(progress, "LONG_ENOUGH", 0.0)
+    monkeypatch.setattr(batches, "TOO_LONG", 0.0)
+    monkeypatch.setattr(batches, "LONG_ENOUGH", 0.0)
     fit(make_trainer(nn.Linear(5, 3), points, epochs=3))
     messages = [record.getMessage() for record in caplog.records]
     assert sum("training waits for data" in message for message in messages) == 1
