@@ -77,8 +77,9 @@ class BatchDataset(Dataset):
         while group := list(islice(requests, 1)):
             num_more = CUT_BYTES[device.type != "cpu"] // (num_bytes * len(group[0].positions) + 1)
             group += islice(requests, num_more)
-            rows = torch.from_numpy(np.concatenate([request.rows for request in group]))
-            rows, sizes = to_device(rows, device), [len(request.positions) for request in group]
+            together = BatchIndices(0, np.concatenate([request.positions for request in group]))
+            rows = to_device(torch.from_numpy(together.rows), device)
+            sizes = [len(request.positions) for request in group]
             columns = [tensor.index_select(0, rows) for tensor in self.tensors]
             if self.pin_memory:
                 columns = [column.pin_memory() for column in columns]
