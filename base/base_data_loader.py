@@ -69,7 +69,7 @@ class BaseDataLoader(DataLoader):
             samples,
             batch_sampler=batch_sampler,
             num_workers=num_workers,
-            collate_fn=_as_it_is,
+            collate_fn=_already_collated,
             timeout=timeout if num_workers else 0,
             prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
@@ -179,7 +179,7 @@ class BaseDataLoader(DataLoader):
         return f"kept in memory ({megabytes:.0f} MB on {self.dataset.tensors[0].device})"
 
 
-def _as_it_is(batch: Any) -> Any:
+def _already_collated(batch: Any) -> Any:
     return batch
 
 

@@ -1,9 +1,12 @@
 """From the data sections of a config to loaders, and what a run decided about them before."""
 
+import json
+
 import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from base.data import in_memory
 from base.errors import DataError
 from base.registry import DATASETS
 from trainer.data import build_data
@@ -49,6 +52,17 @@ def test_what_a_run_decided_before_counts_where_its_config_leaves_it_open(points
     assert config.model_dump() == before
     loader, _ = build_data(points("data_loader.in_memory=true"), CPU, in_memory=False)
     assert loader.in_memory
+
+
+def test_a_continued_run_keeps_its_choice(tree, start, resume, monkeypatch, capsys):
+    run = start({**tree, "lr_scheduler": None}, "trainer.epochs=1")
+    state = torch.load(run / "checkpoints" / "checkpoint-epoch1.pth", weights_only=True)
+    assert state["decided"] == {"in_memory": True}
+    assert json.loads(state["config"])["data_loader"]["in_memory"] == "auto"
+    monkeypatch.setattr(in_memory, "MEMORY_SHARE", 0)  # nothing would be kept unasked
+    capsys.readouterr()
+    resume(run, "trainer.epochs=2")
+    assert "training data: 36 samples, kept in memory" in "".join(capsys.readouterr())
 
 
 def test_split_and_order_follow_the_configs_seed_whatever_a_dataset_does(points):
