@@ -45,7 +45,7 @@ def _listed(value: Any) -> Any:
 class Section(BaseModel):
     """A mapping of the config: keys as listed, types as written, null for a key's default."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -112,13 +112,13 @@ class MetricConfig(NodeConfig):
         return self.name or self.type
 
 
-class ParamGroup(BaseModel):
+class ParamGroup(Section):
     """Options of the optimizer for some parameters: by name, and by their number of dimensions.
 
     Those of at most one dimension are biases and the weights of normalisations.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
     params: Annotated[list[str], BeforeValidator(_listed)] = ["*"]
     max_ndim: int | None = Field(None, ge=0)
 

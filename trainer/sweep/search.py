@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 from base.config.check import check_config, check_schema, raise_issues
 from base.config.merge import merge, parse_overrides, read_config
@@ -73,6 +73,7 @@ class Parameter(Section):
 class Sweep(Section):
     """A whole sweep file; `load_sweep` makes it."""
 
+    model_config = ConfigDict(frozen=False)
     search: Literal["grid", "random", "tpe"] = "tpe"
     num_trials: int | None = Field(None, ge=1)
     metric: Annotated[str, AfterValidator(check_monitor)] = "off"  # off: the config's monitor

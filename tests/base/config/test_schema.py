@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+from pydantic import ValidationError
+
 from base.config.check import check_config
 from base.config.merge import read_config
 from base.config.scalars import dump_yaml
@@ -37,6 +40,11 @@ class TestSchema:
     def test_names_a_metrics_column_after_its_type_unless_told_otherwise(self):
         raw = {**SMALL, "metrics": ["a", {"type": "a", "name": "b"}]}
         assert [metric.column for metric in Config.model_validate(raw).metrics] == ["a", "b"]
+
+    def test_is_not_changed_once_it_is_checked(self):
+        config = Config.model_validate(SMALL)
+        with pytest.raises(ValidationError, match="frozen"):
+            config.trainer.epochs = 3
 
 
 class TestText:
