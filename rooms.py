@@ -17,7 +17,7 @@ REQUIRED = (
 )
 OPTIONAL = (
     *("make_data.py", "tests", ".github", "docs/CONFIG.md", "Makefile", "LICENSE", ".gitignore"),
-    *("pyproject.toml", "requirements.txt", "requirements-dev.txt", ".pre-commit-config.yaml"),
+    *("pyproject.toml", "requirements.txt", "requirements-dev.txt"),
 )
 ROOMS = "rooms.toml"
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}

@@ -29,6 +29,8 @@ PROJECT = {*MAY_IMPORT, *(Path(script).stem for script in SCRIPTS)}
 NO_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "misc"}
 CORE_OF = {"model": {"__init__", "loss", "metric"}, "data_loader": {"__init__"}}  # the rest: rooms
 
+KINDS = ("code", "configs", "tests", "long_tests", "docs")  # of a room's files
+
 LONGEST_FUNCTION = 40  # lines
 LONGEST_FILE = 250  # lines
 MOST_MODULES = 15  # in one folder
@@ -209,14 +211,14 @@ def test_new_project_imports_nothing_of_the_project_anywhere():
 def test_the_files_of_a_room_are_there_and_its_own(room):
     entry = ROOMS[room]
     assert entry.keys() <= {
-        *("about", "starter", "code", "configs", "tests", "docs", "needs", "pip"),
+        *("about", "starter", "code", "configs", "tests", "long_tests", "docs", "needs", "pip"),
     }
     assert re.fullmatch(r"[A-Z`].{9,79}[^.]", entry["about"])
     assert set(entry.get("needs", ())) <= ROOMS.keys() - {room}
-    for place in (p for kind in ("code", "configs", "tests", "docs") for p in entry.get(kind, ())):
+    for place in (p for kind in KINDS for p in entry.get(kind, ())):
         assert (ROOT / place).is_dir() if place.endswith("/") else (ROOT / place).is_file(), place
-    others = {file for other in ROOMS for file in files_of(other, "code", "tests") if other != room}
-    assert others.isdisjoint(files_of(room, "code", "tests"))
+    others = {file for other in ROOMS for file in files_of(other, *KINDS) if other != room}
+    assert others.isdisjoint(files_of(room, *KINDS))
 
 
 def is_core(path: Path) -> bool:
@@ -274,7 +276,7 @@ def test_the_core_names_no_room_in_a_string():
 def test_a_room_imports_only_the_core_and_the_rooms_it_needs(room):
     wrong = [
         f"{file} imports of the room {other}"
-        for file in files_of(room, "code", "tests")
+        for file in files_of(room, *KINDS)
         if file.endswith(".py")
         for other in rooms_imported(parse(ROOT / file))
         if other not in needed(room)

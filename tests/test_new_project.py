@@ -18,6 +18,7 @@ import pytest
 
 import new_project
 from new_project import ProjectError, add_rooms, create_project
+from rooms import choose_rooms, project_files, read_rooms, read_template
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = """# what each key means
@@ -659,14 +660,63 @@ def test_the_real_setup_cfg_and_readme_take_the_name(tmp_path):
     assert "{name}" not in readme
 
 
+def num_lines(files, *, tests):
+    python = [path for path in files if path.endswith(".py")]
+    return sum(
+        len(files[path].splitlines()) for path in python if path.startswith("tests/") == tests
+    )
+
+
+@pytest.fixture(scope="module")
+def default_files():
+    """The files of a project with the starter rooms, package markers of one line aside."""
+    template = read_template(ROOT)
+    files = project_files(template, choose_rooms(read_rooms(template), ()), "mine")
+    core = project_files(template, [], "mine")
+    return [
+        {
+            path: content
+            for path, content in each.items()
+            if not (path.endswith("/__init__.py") and len(content.splitlines()) == 1)
+        }
+        for each in (files, core)
+    ]
+
+
+def test_a_default_project_is_small(default_files):
+    files, core = default_files
+    assert num_lines(files, tests=False) <= num_lines(core, tests=False) + 1_000
+    assert num_lines(files, tests=True) <= 1_500
+    assert len(files) + 1 <= 100  # and the record
+
+
+def test_the_readme_of_a_project_names_what_is_in_it_and_a_short_spine():
+    readme = (ROOT / "docs" / "PROJECT_README.md").read_text(encoding="utf-8")
+    template = read_template(ROOT)
+    files = project_files(template, choose_rooms(read_rooms(template), ()), "mine")
+    named = re.findall(r"`([a-z_/]+/[a-z_]+\.(?:py|md)|train\.py)`", readme)
+    assert {path for path in named if path not in files} == set()
+    spine = readme.partition("The spine")[2].partition("\n\n| to see how")[0]
+    paths = re.findall(r"^\| `(\S+\.py)` \|", spine, flags=re.MULTILINE)
+    assert len(paths) >= 6
+    assert sum(len(files[path].splitlines()) for path in paths) <= 1_200
+    for path, name in re.findall(r"`(\S+\.py)`: `(\w+)`", readme):
+        assert f"def {name}(".encode() in files[path]
+
+
 @pytest.mark.slow
 def test_a_real_project_trains_tests_and_passes_its_own_tests(tmp_path):
     project = tmp_path / "my_project"
     command = [sys.executable, ROOT / "new_project.py", project]
     subprocess.run(command, check=True)  # the one process here whose coverage counts
+    readme = (project / "README.md").read_text(encoding="utf-8")
+    write(project / "trainer" / "count" / "__init__.py", "")
+    own_command = readme.partition("```python\n")[2].partition("```")[0]
+    write(project / "trainer" / "count" / "__main__.py", own_command)
     for command in (
         ["train.py", "-c", "digits.yaml", "trainer.epochs=1", "trainer.limit_batches=2"],
         ["test.py", "-r", "saved/my_project_digits"],
+        ["-m", "trainer.count", "-c", "digits.yaml"],
         ["-m", "pytest", "-q", "-p", "no:cacheprovider"],
     ):
         result = subprocess.run(

@@ -16,7 +16,7 @@ from rooms import lies_in, read_rooms, read_template
 ROOT = Path(__file__).resolve().parent.parent
 FILES = read_template(ROOT)
 ROOMS = read_rooms(FILES)
-KINDS = ("code", "configs", "tests", "docs")
+KINDS = ("code", "configs", "tests", "long_tests", "docs")
 
 USE = """
 import importlib, sys
@@ -33,7 +33,7 @@ for file in [*files, *Path().glob("*.py")]:
     if "__main__" not in file.parts[-1]:
         importlib.import_module(".".join(file.with_suffix("").parts).removesuffix(".__init__"))
 for registry in REGISTRIES.values():
-    registry.names()
+    registry.own()
 for path in sorted(Path("configs").glob("*.*")):
     try:
         load_config(path)
