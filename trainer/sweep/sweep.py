@@ -162,7 +162,12 @@ def plot_trials(study: "Study", metric: str, path: Path) -> None:
     from optuna.visualization.matplotlib import plot_slice
 
     with plt.rc_context():  # Optuna sets a style
-        figure = ravel(plot_slice(study, target_name=metric))[0].figure
+        panels = ravel(plot_slice(study, target_name=metric))
+        figure = panels[0].figure
+        figure.set_size_inches(3.5 * len(panels) + 1, 4)
+        for axes in panels:  # else labels overlap
+            axes.tick_params(axis="x", which="both", rotation=90, labelsize=8)
+            axes.set_xlabel(axes.get_xlabel(), fontsize=9)
         picture = io.BytesIO()
         figure.savefig(picture, dpi=120, bbox_inches="tight")
         plt.close(figure)
