@@ -6,7 +6,10 @@ from base import BaseDataLoader
 
 
 class MnistDataLoader(BaseDataLoader):
-    """MNIST, fetched into `data_dir` once; images (B, 1, 28, 28) of mean 0 and deviation 1."""
+    """MNIST, fetched into `data_dir` once; images (B, 1, 28, 28) of mean 0 and deviation 1.
+
+    Without a network its files are looked for in `data_dir`/MNIST/raw.
+    """
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from base.registry.build import nested_nodes, split_node
 from base.runtime.device import select_device
 
 DATASETS = ("dataset", "valid_dataset", "test_dataset")
-LOADER_RUNTIME = frozenset({"dataset", "indices"})  # what the project passes to a loader
+LOADER_RUNTIME = frozenset({"dataset", "seed", "indices"})  # what the project passes to a loader
 DRAWS = "may draw at random"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from base.data import in_memory
-from base.errors import DataError
+from base.errors import ConfigError, DataError
 from base.registry import DATASETS
 from trainer.data import build_data
 
@@ -73,6 +73,8 @@ def test_split_and_order_follow_the_configs_seed_whatever_a_dataset_does(points)
 
     assert order("seed=5") == order("seed=5", "dataset.args.draws=true")
     assert order("seed=5") != order("seed=6")
+    with pytest.raises(ConfigError, match="gets 'seed' from the project; remove it"):
+        points("data_loader.args.seed=1")
 
 
 def test_data_that_cannot_be_read_is_told_in_one_line_with_its_folder(points):
