@@ -1,4 +1,4 @@
-"""The contract of models: a torch module that can say how large it is."""
+"""The contract of models, and what is done to models whatever their class."""
 
 from typing import Any
 
@@ -25,3 +25,21 @@ def set_training(model: nn.Module) -> None:
         parameters = list(module.parameters(recurse=False))
         if isinstance(module, _BatchNorm) and parameters:
             module.train(any(parameter.requires_grad for parameter in parameters))
+
+
+def replace_head(model: nn.Module, num_classes: int) -> None:
+    """Put a new layer of `num_classes` outputs for the last one, and wherever its like stands.
+
+    An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
+    """
+    kinds = nn.Linear | nn.Conv2d
+    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
+    num_old = len(layers[-1][1].weight)  # (outputs, inputs, ...)
+    for name, layer in layers:
+        if len(layer.weight) != num_old or num_old == num_classes:
+            continue
+        if isinstance(layer, nn.Linear):
+            new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
+        else:
+            new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
+        model.set_submodule(name, new)

@@ -13,7 +13,6 @@ from base.runtime import distributed
 from base.runtime.device import seed_everything, set_deterministic
 from trainer import parts
 from trainer.data import Fitted, build_data, build_test_data
-from trainer.lr_scheduler import build_lr_scheduler
 from trainer.trainer import Trainer
 
 
@@ -42,7 +41,7 @@ def build_trainer(
     model = parts.build_model(config, device, load_weights=trains and state is None)
     loss = parts.build_loss(config, device)
     optimizer = parts.build_optimizer(config, model, loss)
-    schedule = build_lr_scheduler(config, optimizer, data_loader) if trains else None
+    schedule = parts.build_lr_scheduler(config, optimizer, data_loader) if trains else None
     trainer = parts.build_part(
         config, ("trainer",), config.trainer, TRAINERS,
         model=model, loss=loss,

@@ -11,7 +11,7 @@ from base.config.schema import Config
 from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError
 from base.runtime import distributed
 from base.runtime.device import select_device, versions
-from trainer.lr_scheduler import takes_length_of_run
+from trainer.parts import takes_length_of_run
 
 log = logging.getLogger("train")
 

@@ -1,24 +1,41 @@
-"""From the sections of a config to the parts of a run: model, loss, metrics, optimizer."""
+"""From the sections of a config to the parts of a run: model, loss, metrics, optimizer, ..."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from base import Callback
-from base.checkpoint.checkpoints import read_checkpoint
-from base.config.schema import Config, ModelConfig, NodeConfig, ParamGroup
+from base import BaseDataLoader, Callback
+from base.base_model import replace_head
+from base.checkpoint.checkpoints import read_weights
+from base.config.rules import PLATEAU
+from base.config.schema import Config, LrSchedulerConfig, ModelConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
-from base.registry import CALLBACKS, INITS, LOSSES, METRICS, MODELS, OPTIMIZERS, Registry
-from base.registry.build import build
+from base.registry import (
+    CALLBACKS,
+    INITS,
+    LOSSES,
+    LR_SCHEDULERS,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    Registry,
+)  # fmt: skip
+from base.registry.arguments import FALLBACKS, Parameters
+from base.registry.build import build, split_node
 from base.runtime.device import to_device
+from trainer.batches import count_steps
 
 log = logging.getLogger("train")
+
+LENGTHS = ("T_max", "total_steps")  # what a scheduler gets of the run where it is left out
+LONG = 10**9  # steps, more than any run has
 
 
 def build_part(
@@ -102,43 +119,13 @@ def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
     return model
 
 
-def replace_head(model: nn.Module, num_classes: int) -> None:
-    """Put a new layer of `num_classes` outputs for the last one, and wherever its like stands.
-
-    An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
-    """
-    kinds = nn.Linear | nn.Conv2d
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
-    num_old = len(layers[-1][1].weight)  # (outputs, inputs, ...)
-    for name, layer in layers:
-        if len(layer.weight) != num_old or num_old == num_classes:
-            continue
-        if isinstance(layer, nn.Linear):
-            new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
-        else:
-            new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
-        model.set_submodule(name, new)
-
-
 def load_matching(model: nn.Module, path: Path) -> None:
     """Load what fits of a checkpoint of this project or a safetensors file; say what did not.
 
     Raises:
         CheckpointError: the file cannot be read, or nothing in it fits.
     """
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            weights = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    else:
-        state = read_checkpoint(path)
-        weights = state.get("ema") or state.get("model")
-        if not isinstance(weights, dict):
-            raise CheckpointError(f"{path}: holds no model: not a checkpoint of this project")
+    weights = read_weights(path)
     own = model.state_dict()
     fits = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
     if not fits:
@@ -204,6 +191,48 @@ def _can_fuse(optimizer: str, *parts: Any) -> bool:
     is_sparse = any(getattr(module, "sparse", False) for module in modules)
     has_kernel = optimizer != "Adagrad" or all(p.device.type in ("cpu", "cuda") for p in parameters)
     return has_kernel and not is_sparse and all(p.is_floating_point() for p in parameters)
+
+
+def build_lr_scheduler(
+    config: Config, optimizer: torch.optim.Optimizer, data_loader: BaseDataLoader
+) -> Any:
+    """Return the scheduler, or None; its length is the run's where it needs one and none is set."""
+    section = config.lr_scheduler
+    if section is None:
+        return None
+    length = config.trainer.epochs
+    if section.interval == "step":
+        length *= count_steps(config.trainer, data_loader)
+    runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
+    runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+    if section.type == PLATEAU:
+        runtime["mode"] = config.trainer.monitor.split()[0]
+    node = section.model_copy(update=_with_lengths(section.node(), length))
+    return build_part(config, ("lr_scheduler",), node, LR_SCHEDULERS, **runtime)
+
+
+def takes_length_of_run(section: LrSchedulerConfig | None) -> bool:
+    """Tell whether a scheduler, or one nested in it, takes its length from the run's."""
+    if section is None:
+        return False
+    node = section.node()
+    return _with_lengths(node, LONG) != _with_lengths(node, LONG + 1)
+
+
+def _with_lengths(node: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """Return a scheduler's node with its length: the run's, or that of its part of a sequence."""
+    name, args = split_node(node)
+    parameters = Parameters(name, LR_SCHEDULERS, ("optimizer", *FALLBACKS))
+    if parameters.has_var_positional:  # one of the project's own, whose args need not have names
+        return {"type": name, "args": args}
+    args = parameters.fill(parameters.named(args), dict.fromkeys(LENGTHS, length))
+    if name in ("SequentialLR", "ChainedScheduler"):
+        ends = [*args.get("milestones", ()), length]
+        lengths = [max(end - start, 1) for start, end in pairwise([0, *ends])]
+        if len(lengths) != len(args["schedulers"]):  # the parts of a chain all go all the way
+            lengths = [length] * len(args["schedulers"])
+        args["schedulers"] = list(map(_with_lengths, args["schedulers"], lengths))
+    return {"type": name, "args": args}
 
 
 def build_callbacks(config: Config) -> list[Callback]:

@@ -217,3 +217,24 @@ def config_of(state: Mapping[str, Any]) -> dict[str, Any]:
         return json.loads(state["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError("holds no config: not a checkpoint of this project") from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a safetensors file or in a checkpoint: its averaged ones, if any.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds no model.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    state = read_checkpoint(path)
+    weights = state.get("ema") or state.get("model")
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path}: holds no model: not a checkpoint of this project")
+    return weights

@@ -15,7 +15,6 @@ from base.config.source import Source
 from base.errors import ConfigError
 from base.registry import LR_SCHEDULERS
 from trainer import parts
-from trainer.lr_scheduler import build_lr_scheduler
 
 EPOCHS, BATCHES = 6, 4
 RATES = [1.0, 0.25]  # of the two parameter groups
@@ -115,7 +114,7 @@ def config_of(kind, args=None, interval="epoch", **settings):
 
 def from_config(config):
     optimizer = parts.build_optimizer(config, nn.Linear(3, 1), None)
-    return optimizer, build_lr_scheduler(config, optimizer, range(BATCHES))
+    return optimizer, parts.build_lr_scheduler(config, optimizer, range(BATCHES))
 
 
 def by_hand(kind, args, make, length):

@@ -14,7 +14,6 @@ from logger.plots.plots_writer import plot_curves
 from trainer import parts
 from trainer.batches import count_steps
 from trainer.data import build_loader
-from trainer.lr_scheduler import build_lr_scheduler
 
 log = logging.getLogger("train")
 
@@ -37,7 +36,7 @@ def plot_lr(config: Config) -> Path:
     data_loader = build_loader(config, "dataset")
     model = parts.build_model(config, device, load_weights=False)
     optimizer = parts.build_optimizer(config, model, parts.build_loss(config, device))
-    scheduler = build_lr_scheduler(config, optimizer, data_loader)
+    scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
     steps_per_epoch = count_steps(config.trainer, data_loader)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Detected call of")  # no optimizer steps in between
