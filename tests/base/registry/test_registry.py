@@ -20,6 +20,7 @@ from base.registry import (
     OPTIMIZERS,
     REGISTRIES,
     TRANSFORMS,
+    WRITERS,
 )
 from base.registry.discovery import library_names
 
@@ -117,6 +118,18 @@ class TestOwnThings:
         found = models.register()(models.find("A"))
         assert models.find("A") is found
 
+    def test_are_known_only_by_the_name_they_are_registered_under(self, package):
+        text = "from base.base_writer import BaseWriter\nclass {}(BaseWriter): pass\n"
+        name = package(a=text.format("SlackWriter"), b=text.format("Other"))
+        writers = section(WRITERS, name)
+        assert list(writers.own()) == ["SlackWriter", "Other"]
+        slack = writers.register("slack")(writers.find("SlackWriter"))
+        assert writers.own().keys() == {"slack", "Other"}
+        assert writers.find("slack") is slack
+        assert (
+            said_of("SlackWriter", writers) == "unknown name 'SlackWriter' (did you mean 'slack'?)"
+        )
+
     def test_of_one_name_are_an_error_once_it_is_asked_for(self, package):
         name = package(a=NET.format("Net"), b=NET.format("Net"), c=NET.format("Other"))
         models = section(MODELS, name)
@@ -211,6 +224,10 @@ class TestModulesThatCannotBeImported:
         both = package(a="from . import z\ndef A(): ...\n", z="x = 1\ny = undefined\n")
         cause = "cannot be imported: NameError: name 'undefined' is not defined"
         assert lines_of(section(MODELS, both).find, "A") == [f"{both}/z.py:2: {cause}"]
+
+    def test_may_still_be_asked_whether_a_name_is_theirs(self, package):
+        models = section(MODELS, package(a="1 / 0\ndef A(): ...\n"))
+        assert [models.knows(name) for name in ("A", "Linear", "B")] == [True, True, False]
 
     def test_run_once(self, package, capsys):
         models = section(MODELS, package(a="print('ran')\n1 / 0\ndef A(): ...\n"))
