@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from inspect import Parameter
 from typing import Any
 
+from torch import nn
+
 from base.errors import ConfigIssue, KeyPath, did_you_mean
 from base.registry.annotations import read
 from base.registry.registry import Registry
@@ -128,9 +130,12 @@ def _follow_keywords(target: Any) -> dict[str, Parameter] | None:
     if any(base.__module__ == "torchmetrics.metric" for base in getattr(target, "__mro__", ())):
         kind = Parameter.KEYWORD_ONLY
         return {name: Parameter(name, kind, default=None) for name in METRIC_ARGUMENTS}
-    made = None if inspect.isclass(target) else inspect.signature(target).return_annotation
-    sources = typing.get_overloads(target if made else target.__init__)
-    if not (sources := [*sources, *([made] if inspect.isclass(made) else [])]):
+    is_class = inspect.isclass(target)
+    sources = [*typing.get_overloads(target.__init__ if is_class else target)]
+    made = None if is_class else inspect.signature(target).return_annotation
+    if inspect.isclass(made) and issubclass(made, nn.Module):  # as torchvision's builders say it
+        sources.append(made)
+    if not sources:
         return None
     # without a default are only those that the builder passes itself
     parameters = [p for source in sources for p in _parameters(source)]

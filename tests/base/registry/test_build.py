@@ -205,6 +205,15 @@ class TestArguments:
         )
         assert built.options == {"depth": 3, "optimizer": 5}
 
+    @pytest.mark.parametrize("returned", [None, Tensor, "Tensor", ...])
+    def test_of_a_function_with_keyword_arguments_of_any_name_stay_open(self, returned):
+        def loss(output, target, **options): ...
+
+        if returned is not ...:
+            loss.__annotations__["return"] = returned
+        node = {"type": "loss", "args": {"alpha": 3}}
+        assert lines_of(node, registry_of(loss, call_args=2)) == []
+
     def test_are_typed_also_where_annotations_are_kept_as_text(self):
         class Net:
             def __init__(self, size: "int", other: "NoSuchType" = None): ...  # noqa: F821
