@@ -115,7 +115,7 @@ class Trainer(EvaluationLoop, BaseTrainer):
         `group_size` is the number of batches that make an optimizer step, `accumulate` by default,
         fewer at the end of an epoch.
         """
-        self.current_batch, self.rng_before = batch, torch.get_rng_state()  # for a replay
+        self.current_batch, self.rng_before = batch, torch.get_rng_state()  # kept if it fails
         self.batch_size = count_samples(batch)
         position = self.batch % self.settings.accumulate
         if group_size is None:
