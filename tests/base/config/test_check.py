@@ -62,13 +62,8 @@ ISSUES = [
         "15:10: logger.csw: unknown name 'csw' (did you mean 'csv'?)",
     ),
     (
-        "metrics: => logger: {wandb: {mode: of}}\nmetrics:",
-        "15:18: logger.wandb.mode: "
-        "expected 'online', 'offline' or 'disabled', found 'of'",
-    ),
-    (
-        "metrics: => logger: {wandb: 3}\nmetrics:",
-        "15:10: logger.wandb: expected true or false or a mapping, found 3",
+        "metrics: => logger: {csv: 3}\nmetrics:",
+        "15:10: logger.csv: expected true or false or a mapping, found 3",
     ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),

@@ -16,12 +16,31 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 import train
 from base.base_writer import ResumedFrom
+from base.config.check import load_config
 from base.config.schema import Config
+from base.errors import ConfigError
 from logger import RunDirectory, setup_logging
 from logger.csv_writer import read_rows
 from logger.run_logger import open_logger
 
 TREE = {"name": "tiny", "model": "M", "loss": "l", "optimizer": "SGD"}
+TRAINED = {
+    "name": "fake",
+    "dataset": {
+        "type": "FakeData",
+        "args": {"size": 60, "image_size": [1, 8, 8], "num_classes": 3},
+        "transform": ["PILToTensor", {"type": "ToDtype", "args": {"dtype": "float32"}}],
+    },
+    "data_loader": {"args": {"batch_size": 10, "validation_split": 0.2}},
+    "model": {
+        "type": "Sequential",
+        "args": [{"type": "Flatten"}, {"type": "Linear", "args": [64, 3]}],
+    },
+    "loss": "cross_entropy",
+    "optimizer": {"type": "SGD", "args": {"lr": 0.001}},
+    "trainer": {"epochs": 2, "limit_batches": 4, "log_interval": 2, "monitor": "min val_loss"},
+    "logger": {"tensorboard": False},
+}
 BLOCK = 32768  # of the LevelDB log that a .wandb file is, behind seven bytes of its own
 
 
@@ -49,6 +68,14 @@ def run(tmp_path):
     run.path.mkdir(parents=True)
     setup_logging(None)
     return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The path of a config that trains two epochs of four steps."""
+    path = tmp_path / "fake.yaml"
+    path.write_text(json.dumps(TRAINED))
+    return str(path)
 
 
 def records(run_path):
@@ -101,18 +128,15 @@ def told(run, *, steps=(), epochs=(), resume=None):
 
 
 def test_training_tells_config_curves_rows_summary_and_the_best_checkpoint(
-    tmp_path, monkeypatch, project_root
+    tmp_path, config, monkeypatch
 ):
-    config = project_root / "configs" / "digits.yaml"
     monkeypatch.chdir(tmp_path)
-    changes = ["trainer.epochs=2", "trainer.limit_batches=4", "trainer.log_interval=2"]
-    changes += ["name=digits", "trainer.monitor=min val_loss", "logger.tensorboard=false"]
-    command = ["-c", str(config), "--run-id", "one", "logger.wandb=true", *changes]
+    command = ["-c", config, "--run-id", "one", "logger.wandb=true"]
     train.app(command, standalone_mode=False)
 
-    run = RunDirectory(tmp_path / "saved" / "digits" / "one")
+    run = RunDirectory(tmp_path / "saved" / "fake" / "one")
     [start] = [record.run for record in records(run.path) if record.run.run_id]
-    assert (start.project, start.run_id, start.display_name) == ("digits", "digits-one", "one")
+    assert (start.project, start.run_id, start.display_name) == ("fake", "fake-one", "one")
     assert values(start.config.update)["trainer"]["epochs"] == 2
     logged = rows(run.path)
     steps = [row["step"] for row in logged if "train/loss" in row]
@@ -125,7 +149,7 @@ def test_training_tells_config_curves_rows_summary_and_the_best_checkpoint(
         summary |= values(record.summary.update)
     assert summary["best"]["val_loss"] == min(row["val_loss"] for row in csv)
     [artifact] = [record.artifact for record in records(run.path) if record.artifact.name]
-    assert (artifact.type, artifact.name) == ("model", "model-digits-one")
+    assert (artifact.type, artifact.name) == ("model", "model-fake-one")
     assert {entry.path for entry in artifact.manifest.contents} == {"model_best.pth", "config.yaml"}
 
 
@@ -219,13 +243,21 @@ def test_a_broken_installation_costs_one_warning(run, monkeypatch, capsys):
     assert capsys.readouterr().out.count("warning: wandb is off: ") == 1
 
 
-def test_where_it_is_not_installed_the_config_says_so(tmp_path, monkeypatch, capsys, project_root):
+def test_where_it_is_not_installed_the_config_says_so(tmp_path, monkeypatch, capsys, config):
     monkeypatch.setattr("logger.wandb.wandb_writer.find_spec", lambda name: None)
     monkeypatch.chdir(tmp_path)
-    config = str(project_root / "configs" / "digits.yaml")
     with pytest.raises(SystemExit) as exit:
         train.app(["-c", config, "logger.wandb=true"], standalone_mode=False)
     assert exit.value.code == 2
     said = capsys.readouterr().err
     assert "command line: logger.wandb: wandb is not installed: pip install wandb; or set" in said
     assert not (tmp_path / "saved").exists()
+
+
+def test_its_options_are_checked_where_they_stand(config):
+    with pytest.raises(ConfigError) as error:
+        load_config(Path(config), ["logger.wandb={mode: of, projct: p}"])
+    assert str(error.value).splitlines() == [
+        "command line: logger.wandb.mode: expected 'online', 'offline' or 'disabled', found 'of'",
+        "command line: logger.wandb.projct: wandb takes no 'projct' (did you mean 'project'?)",
+    ]
