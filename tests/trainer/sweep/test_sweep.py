@@ -22,6 +22,7 @@ from base.config.check import load_config
 from base.errors import DivergedError, StoppedError, UsageError, WriteError
 from logger import RunDirectory
 from trainer.sweep.__main__ import app
+from trainer.sweep.search import load_sweep
 
 LR = {"low": 1e-4, "high": 1e-1, "log": True}
 SEEDS = {"values": [2, 3, 4]}
@@ -34,9 +35,11 @@ ERRORS = {
 
 
 def stand_in(config, run, trial):
-    time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
     with (run.path / "starts").open("a") as file:
         file.write(f"{os.getpid()}\n")
+    deadline = time.monotonic() + 20
+    while not Path(os.environ.get("WAIT_FOR", ".")).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
     if config.seed in ERRORS:
         raise ERRORS[config.seed]
     for epoch in range(1, config.trainer.epochs + 1):
@@ -184,19 +187,23 @@ def test_a_trial_that_does_worse_is_stopped_early(search, folder):
 
 @pytest.fixture
 def fork_sweep(search, folder, monkeypatch):
-    """A function that starts a sweep in another process, a fork, and waits for a file."""
+    """A function that starts a sweep in a fork, whose trials last until a file is there.
+
+    It returns the process once another file, below `folder`, is there.
+    """
     if not sys.platform.startswith("linux"):
         pytest.skip("forks a process that uses torch, which only Linux bears")
     processes = []
 
-    def fork(parameters, *, wait_for, **keys):
-        monkeypatch.setenv("STAND_IN_SECONDS", "0.3")
+    def fork(parameters, *, wait_for, hold_until, **keys):
+        monkeypatch.setenv("WAIT_FOR", hold_until)
         context = multiprocessing.get_context("fork")
         processes.append(context.Process(target=search, args=(parameters,), kwargs=keys))
         processes[-1].start()
         deadline = time.monotonic() + 30
-        while not list(folder.glob(wait_for)) and time.monotonic() < deadline:
+        while not (folder / wait_for).exists() and time.monotonic() < deadline:
             time.sleep(0.02)
+        monkeypatch.delenv("WAIT_FOR")
         return processes[-1]
 
     yield fork
@@ -207,20 +214,22 @@ def fork_sweep(search, folder, monkeypatch):
 
 def test_a_trial_of_a_killed_process_is_continued(search, fork_sweep, folder):
     lrs = {"optimizer.args.lr": {"values": [1, 2, 3]}}
-    sweep = fork_sweep(lrs, search="grid", wait_for="s-001")
+    sweep = fork_sweep(lrs, search="grid", wait_for="s-000/starts", hold_until="never")
     os.kill(sweep.pid, signal.SIGKILL)
     sweep.join()
     result = search(lrs, search="grid")
     assert result.exit_code == 0, result.output
     ends = tried(folder, "run")
-    assert [end[0] for end in ends] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-    assert ends[3] == ("COMPLETE", "saved/blobs/s-001")
+    assert [end[0] for end in ends] == ["FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert ends[3] == ("COMPLETE", "saved/blobs/s-000")
 
 
 @pytest.mark.parametrize("storage", [None, "sqlite:///study.db"])
 def test_two_commands_share_the_trials_of_a_sweep(search, fork_sweep, folder, storage):
     lrs = {"optimizer.args.lr": {"values": [1, 2, 3, 4]}}
-    other = fork_sweep(lrs, search="grid", storage=storage, wait_for="s-000")
+    ours = "saved/blobs/s-001/starts"
+    keys = {"search": "grid", "storage": storage}
+    other = fork_sweep(lrs, wait_for="s-000/starts", hold_until=ours, **keys)
     assert search(lrs, search="grid", storage=storage).exit_code == 0
     other.join(20)
     assert search(lrs, search="grid", storage=storage).exit_code == 0
@@ -359,3 +368,9 @@ def test_without_optuna_it_says_what_to_install(search, folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = search({"seed": {"values": [2]}}, search="grid")
     assert (result.exit_code, result.output) == (2, "a sweep needs Optuna: pip install optuna\n")
+
+
+def test_the_shipped_sweep_fits_its_config(project_root):
+    configs = project_root / "configs"
+    sweep = load_sweep(configs / "sweeps" / "digits.yaml", configs / "digits.yaml", [])
+    assert sweep.num_trials == 12
