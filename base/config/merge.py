@@ -139,6 +139,8 @@ def merge(base: Source, over: Source) -> Source:
 
 
 class _Merger:
+    """Merges the values of two sources, and keeps the positions of what they become."""
+
     def __init__(self, base: Source, over: Source) -> None:
         self.base, self.over = base, over
         self.is_override = over.where(()) == COMMAND_LINE
@@ -147,12 +149,10 @@ class _Merger:
 
     def merge(self, below: Any, above: Any, path: KeyPath) -> Any:
         """Return the values at `path`, `above` being laid over `below`."""
-        is_list = isinstance(below, list) and self.is_override and _counts_items(above)
-        replaced, above_as_given = below, above
-        if is_list:
-            below = _entries(below)
-            above = self.known_items(below, above, path)
-        elif "args" not in path:  # outside args a bare string stands for {type: string}
+        if isinstance(below, list) and self.is_override and _counts_items(above):
+            return [*self.merge_entries(_entries(below), above, path, is_list=True).values()]
+        given = above
+        if "args" not in path:  # outside args a bare string stands for {type: string}
             if isinstance(below, str) and isinstance(above, dict):
                 below = {"type": below}
                 self.positions.setdefault((*path, "type"), self.base.where(path))
@@ -160,25 +160,28 @@ class _Merger:
                 above = {"type": above}
                 self.positions[*path, "type"] = self.over.where(path)
         if not (isinstance(below, dict) and isinstance(above, dict)):
-            return above
+            return given
         both_typed = "type" in below and "type" in above and path[-1:] != ("args",)
         if both_typed and below["type"] != above["type"]:
-            return above_as_given
+            return given
+        return self.merge_entries(below, above, path)
+
+    def merge_entries(
+        self, below: dict[str, Any], above: dict[str, Any], path: KeyPath, *, is_list: bool = False
+    ) -> dict[str, Any]:
         if self.is_override:  # what a mapping lacks, it lacks in the file
             self.positions[path] = self.base.where(path)
-        merged = below | {
-            key: self.merge(below[key], value, (*path, key)) if key in below else value
-            for key, value in above.items()
-        }
-        return [*merged.values()] if isinstance(replaced, list) else merged
-
-    def known_items(
-        self, items: dict[str, Any], changes: dict[str, Any], path: KeyPath
-    ) -> dict[str, Any]:
-        for key in sorted(changes.keys() - items.keys()):
-            message = f"no item {key} in a list of {len(items)}, counted from 0; none can be added"
-            self.issues.append(ConfigIssue((*path, key), message, COMMAND_LINE))
-        return {key: value for key, value in changes.items() if key in items}
+        merged = below.copy()
+        for key, value in sorted(above.items()) if is_list else above.items():
+            if key in below:
+                merged[key] = self.merge(below[key], value, (*path, key))
+            elif is_list:
+                count = f"in a list of {len(below)}, counted from 0; none can be added"
+                issue = ConfigIssue((*path, key), f"no item {key} {count}", COMMAND_LINE)
+                self.issues.append(issue)
+            else:
+                merged[key] = value
+        return merged
 
 
 def _counts_items(value: Any) -> bool:
