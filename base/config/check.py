@@ -24,7 +24,7 @@ from base.config.schema import (
     TrainerConfig,
 )
 from base.config.source import Source
-from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean
+from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
 from base.registry.annotations import describe_errors
 from base.registry.build import check
@@ -149,13 +149,19 @@ def _check_nodes(values: Mapping[str, Any], wrong: Collection[KeyPath]) -> Itera
                 yield from (issue for issue in issues if issue.path != group_path)
     logger = values.get("logger")
     for name, options in logger.items() if isinstance(logger, dict) else ():
-        path = ("logger", name)
-        if name not in LoggerConfig.model_fields and path not in wrong and options is not None:
-            node = {"type": name, "args": options if isinstance(options, dict) else {}}
-            if near := did_you_mean(name, LoggerConfig.model_fields):
-                yield ConfigIssue(path, f"unknown key{near}")
-            else:
-                yield from _check_options(node, WRITERS, path=path, runtime=WRITER_RUNTIME)
+        if name not in LoggerConfig.model_fields and options is not None:
+            yield from _check_writer(name, options, ("logger", name))
+
+
+def _check_writer(name: str, options: Any, path: KeyPath) -> Iterator[ConfigIssue]:
+    if near := did_you_mean(name, LoggerConfig.model_fields):
+        yield ConfigIssue(path, f"unknown key{near}")
+    elif not isinstance(options, bool | dict):
+        found = format_value(options)
+        yield ConfigIssue(path, f"expected true, false or a mapping of options, found {found}")
+    else:
+        node = {"type": name, "args": options if isinstance(options, dict) else {}}
+        yield from _check_options(node, WRITERS, path=path, runtime=WRITER_RUNTIME)
 
 
 def _check_options(

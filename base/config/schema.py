@@ -163,7 +163,6 @@ class LoggerConfig(Section):
 
     model_config = ConfigDict(extra="allow")
     verbosity: int = Field(2, ge=0, le=2)
-    __pydantic_extra__: dict[str, bool | dict[str, Any] | None] = Field(init=False)
 
     @property
     def writers(self) -> dict[str, bool | dict[str, Any]]:

@@ -6,12 +6,22 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
+from torch.utils.data import Dataset
 
-from base import BaseDataLoader, BaseTrainer
+from base import BaseDataLoader, BaseTrainer, Callback
 from base.config.check import check_config, load_config
 from base.config.source import Source
-from base.errors import ConfigError
-from base.registry import DATA_LOADERS, LOSSES, METRICS, TRAINERS, TRANSFORMS
+from base.errors import ConfigError, ConfigIssue
+from base.registry import (
+    CALLBACKS,
+    DATA_LOADERS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    TRAINERS,
+    TRANSFORMS,
+)  # fmt: skip
 from base.runtime.device import available_devices
 
 GOOD = """\
@@ -62,8 +72,16 @@ ISSUES = [
         "15:10: logger.csw: unknown name 'csw' (did you mean 'csv'?)",
     ),
     (
+        "metrics: => logger: {csv: {delimiter: x}}\nmetrics:",
+        "15:16: logger.csv.delimiter: csv takes no 'delimiter'",
+    ),
+    (
         "metrics: => logger: {csv: 3}\nmetrics:",
-        "15:10: logger.csv: expected true or false or a mapping, found 3",
+        "15:10: logger.csv: expected true, false or a mapping of options, found 3",
+    ),
+    (
+        "metrics: => logger: {verbosty: 1}\nmetrics:",
+        "15:10: logger.verbosty: unknown key (did you mean 'verbosity'?)",
     ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),
@@ -511,27 +529,51 @@ class TestWhatIsOnlySometimesAnIssue:
         ]
 
 
-class TestRulesBetweenSections:
-    def test_check_a_column_that_a_callback_follows(self):
-        callback = "{type: SaveBest, args: {monitor: max val_acuracy}}"
-        assert lines_of(GOOD, f"callbacks=[{callback}]") == [
-            "command line: callbacks.0.args.monitor: nothing logs a column 'val_acuracy' "
-            "(did you mean 'val_accuracy'?)"
-        ]
+class TestWhatClassesState:
+    def test_of_their_own_is_told_with_all_other_issues(self, monkeypatch):
+        class Picky(Callback):
+            @staticmethod
+            def check_config(config, path):
+                if config.trainer.accumulate > 1:
+                    yield ConfigIssue(path, "needs trainer.accumulate: 1")
 
-    def test_take_the_parts_of_a_sum_of_losses_for_columns(self):
-        loss = "loss={type: WeightedSum, args: {losses: {part: {type: cross_entropy}}}}"
-        load(GOOD, loss, "trainer.monitor=min val_part")
+        monkeypatch.setitem(CALLBACKS.registered, "Picky", {"here": Picky})
+        load(GOOD, "callbacks=Picky")
+        changes = ["callbacks=[Picky, Picky]", "trainer.accumulate=2", "optimizer.args.lr=x"]
+        assert sorted(lines_of(GOOD, *changes)) == [
+            "command line: callbacks.0: needs trainer.accumulate: 1",
+            "command line: callbacks.1: needs trainer.accumulate: 1",
+            "command line: optimizer.args.lr: expected a valid number, found 'x'",
+        ]
+        # what it asks about is wrong in itself
+        lines = lines_of(GOOD, "callbacks=Picky", "trainer.accumulate=0")
+        assert lines == ["command line: trainer.accumulate: expected at least 1, found 0"]
+
+    def test_as_columns_can_be_followed(self, monkeypatch):
+        class Two(nn.Module):
+            @staticmethod
+            def columns(args):
+                return args["names"]
+
+            def __init__(self, names: list[str]): ...
+
+            def forward(self, output, target): ...
+
+        monkeypatch.setitem(LOSSES.registered, "Two", {"here": Two})
+        loss = "loss={type: Two, args: {names: [kl, rest]}}"
+        load(GOOD, loss, "trainer.monitor=min val_kl")
         lines = lines_of(GOOD, loss, "trainer.monitor=min val_other")
         assert lines == ["command line: trainer.monitor: nothing logs a column 'val_other'"]
 
-    def test_refuse_test_data_that_is_scaled_otherwise(self):
-        table = "{type: TableDataset, args: {path: a.csv, target: y}}"
-        text = "{type: TextDataset, args: {path: b.csv}}"
-        load(GOOD, f"dataset={table}", f"test_dataset={table}")
-        assert lines_of(GOOD, f"dataset={text}", f"test_dataset={table}") == [
+    def test_of_what_was_learned_of_training_data_is_kept_for_its_like(self, monkeypatch):
+        class Scaled(Dataset):
+            def __init__(self, fitted: dict | None = None): ...
+
+        monkeypatch.setitem(DATASETS.registered, "Scaled", {"here": Scaled})
+        load(GOOD, "dataset.type=Scaled", "test_dataset=Scaled")
+        assert lines_of(GOOD, "test_dataset=Scaled") == [
             "command line: test_dataset.type: needs what a dataset of its type learned, found "
-            "dataset: 'TextDataset'"
+            "dataset: 'FakeData'"
         ]
 
 

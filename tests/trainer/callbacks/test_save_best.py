@@ -73,3 +73,10 @@ def test_a_model_that_is_not_finite_is_no_best(make_trainer, points):
         trainer.network.weight[0, 0] = float("nan")
     with pytest.raises(DivergedError, match="weight is not finite"):
         trainer.save_best("accuracy")
+
+
+def test_a_column_that_nothing_logs_is_told_before_training(tree, load):
+    tree["callbacks"] = [{"type": "SaveBest", "args": {"monitor": "max secnds"}}]
+    message = r"callbacks\.0\.args\.monitor: nothing logs a column 'secnds' \(did you mean"
+    with pytest.raises(ConfigError, match=message):
+        load(tree)
