@@ -50,7 +50,7 @@ style: $(VENV)/.dev ## check style and formatting (ruff)
 	$(BIN)/python -m ruff format --check .
 
 clean: ## remove caches and coverage; the environment, data and runs stay
-	rm -rf .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .coverage .coverage.* htmlcov build dist *.egg-info
 	find . \( -path ./$(VENV) -o -path ./data -o -path ./saved \) -prune -o \
 		-name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -20,6 +20,7 @@ OPTIONAL = (
     *("pyproject.toml", "requirements.txt", "requirements-dev.txt"),
 )
 ROOMS = "rooms.toml"
+TEMPLATE_ONLY = {"pre-commit"}  # requirements of what no project gets
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
 NOT_ENTERED = re.compile(r"\..*|__pycache__|saved")
 CONFIG_NAME = rb"(\A\s*\{\s*\"name\"\s*:\s*\"|^name:[ \t]*[\"']?)(?=\w)"  # in JSON the first key
@@ -133,6 +134,7 @@ def project_files(template: Files, rooms: list[str], name: str) -> Files:
     files["README.md"] = files.pop("docs/PROJECT_README.md")
     wanted = set(chain.from_iterable(entries[room].get("pip", ()) for room in rooms))
     unwanted = set(chain.from_iterable(room.get("pip", ()) for room in absent)) - wanted
+    unwanted |= TEMPLATE_ONLY
     for file in files.keys() & {"setup.cfg", "requirements.txt", "requirements-dev.txt"}:
         files[file] = without_requirements(files[file], unwanted)
     files[ROOMS] = only_rooms(files[ROOMS], rooms)

@@ -239,10 +239,12 @@ def test_every_file_that_is_not_of_the_core_belongs_to_a_room():
     assert files == ROOM_OF.keys()
 
 
-def test_the_core_imports_no_room():
+def test_the_core_and_its_tests_import_no_room():
+    of_rooms = {file for room in ROOMS for file in files_of(room, "tests", "long_tests")}
+    tests = [path for layer in MAY_IMPORT for path in sources(f"tests/{layer}")]
     wrong = [
         f"{path.relative_to(ROOT)} imports of the room {room}"
-        for path in code()
+        for path in [*code(), *(p for p in tests if str(p.relative_to(ROOT)) not in of_rooms)]
         if path.relative_to(ROOT).as_posix() not in ROOM_OF
         for room in rooms_imported(parse(path))
     ]
