@@ -1,6 +1,7 @@
 """The parts of a run as their sections of the config describe them."""
 
 import urllib.error
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -16,11 +17,29 @@ from trainer import parts
 CPU = torch.device("cpu")
 CONFIG = """
 name: parts
-dataset: Digits
-model: {type: ConvNet, args: {channels: [4, 0, 8]}}
+dataset: Blobs
+model: {type: PartsNet, args: {channels: [4, 0, 8]}}
 loss: cross_entropy
 optimizer: {type: SGD, args: {lr: 0.1}}
 """
+
+
+@MODELS.register()
+class PartsNet(nn.Module):
+    """Convolutions with norms, and a head: parts to name by patterns; a 0 is a pooling."""
+
+    def __init__(self, channels: Sequence[int] = (4, 0, 8), num_classes: int = 10) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 1
+        for channel in channels:
+            if channel == 0:
+                layers.append(nn.MaxPool2d(2))
+                continue
+            layers += [nn.Conv2d(width, channel, 3, bias=False), nn.BatchNorm2d(channel), nn.ReLU()]
+            width = channel
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(width, num_classes)
 
 
 def config_with(more: str = ""):
@@ -38,7 +57,7 @@ def build(more: str = "") -> nn.Module:
 
 def test_init_fills_weights_of_two_dimensions_or_more():
     model = build(
-        "model: {type: ConvNet, args: {channels: [4]}, init: {type: constant_, args: {val: 0.5}}}"
+        "model: {type: PartsNet, args: {channels: [4]}, init: {type: constant_, args: {val: 0.5}}}"
     )
     assert (model.features[0].weight == 0.5).all()
     assert (model.classifier.weight == 0.5).all()
@@ -48,7 +67,7 @@ def test_init_fills_weights_of_two_dimensions_or_more():
 
 def test_freeze_takes_patterns_of_full_names():
     model = build(
-        "model: {type: ConvNet, args: {channels: [4, 0, 8]}, freeze: ['features.0.*', '*.bias']}"
+        "model: {type: PartsNet, args: {channels: [4, 0, 8]}, freeze: ['features.0.*', '*.bias']}"
     )
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     assert frozen == [
@@ -58,12 +77,12 @@ def test_freeze_takes_patterns_of_full_names():
 
 def test_a_freeze_that_matches_nothing_is_a_mistake_at_its_place():
     with pytest.raises(ConfigError, match=r"test\.yaml:\d+:\d+: model\.freeze\.0: .*no parameter"):
-        build("model: {type: ConvNet, freeze: backbone.*}")
+        build("model: {type: PartsNet, freeze: backbone.*}")
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_weights_take_what_fits_and_say_what_does_not(tmp_path, caplog, kind):
-    donor = build("model: {type: ConvNet, args: {channels: [4, 0, 8], num_classes: 3}}")
+    donor = build("model: {type: PartsNet, args: {channels: [4, 0, 8], num_classes: 3}}")
     path = tmp_path / f"donor.{kind}"
     if kind == "pth":
         torch.save({"model": donor.state_dict(), "ema": {}}, path)
@@ -71,7 +90,7 @@ def test_weights_take_what_fits_and_say_what_does_not(tmp_path, caplog, kind):
         save_file(donor.state_dict(), path)
     parts.log.propagate = True
     with caplog.at_level("INFO", logger="train"):
-        model = build(f"model: {{type: ConvNet, args: {{channels: [4, 0, 8]}}, weights: {path}}}")
+        model = build(f"model: {{type: PartsNet, args: {{channels: [4, 0, 8]}}, weights: {path}}}")
     assert torch.equal(model.features[0].weight, donor.features[0].weight)
     assert model.classifier.weight.shape == (10, 8)
     said = "\n".join(caplog.messages)
@@ -85,7 +104,7 @@ def test_weights_prefer_the_average(tmp_path):
     average = {name: torch.zeros_like(value) for name, value in donor.state_dict().items()}
     torch.save({"model": donor.state_dict(), "ema": average}, tmp_path / "donor.pth")
     model = build(
-        f"model: {{type: ConvNet, args: {{channels: [4, 0, 8]}}, weights: {tmp_path}/donor.pth}}"
+        f"model: {{type: PartsNet, args: {{channels: [4, 0, 8]}}, weights: {tmp_path}/donor.pth}}"
     )
     assert (model.classifier.weight == 0).all()
 
@@ -93,11 +112,11 @@ def test_weights_prefer_the_average(tmp_path):
 def test_weights_of_which_nothing_fits_are_refused(tmp_path):
     save_file({"other": torch.ones(2)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="no weight of it fits the model, of 1 there"):
-        build(f"model: {{type: ConvNet, weights: {tmp_path}/other.safetensors}}")
+        build(f"model: {{type: PartsNet, weights: {tmp_path}/other.safetensors}}")
 
 
 def test_a_resumed_model_does_not_read_its_first_weights_again(tmp_path):
-    config = config_with(f"model: {{type: ConvNet, weights: {tmp_path}/gone.pth}}")
+    config = config_with(f"model: {{type: PartsNet, weights: {tmp_path}/gone.pth}}")
     assert parts.build_model(config, CPU, load_weights=False)
 
 

@@ -49,7 +49,7 @@ def test_without_torchvision_there_is_nothing_to_do(monkeypatch, spec):
 def test_torchvision_works_in_a_new_process_and_in_the_workers_it_spawns(project_root, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import model.model\n"
+        "import model.loss\n"
         "import torch\n"
         "from torch.utils.data import TensorDataset\n"
         "from torchvision.transforms import v2\n"
