@@ -9,7 +9,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from base import BaseDataLoader
 from base.config.schema import RESERVED_COLUMNS, Config, TrainerConfig
@@ -76,11 +75,6 @@ def loss_components(losses: Losses | None, *, taken: Container[str]) -> dict[str
     if wrong and [*losses] != ["loss"]:
         raise UsageError(f"a part of the loss is called {min(wrong)!r} as another column is")
     return losses
-
-
-def tensors_of(nest: Any) -> list[Tensor]:
-    """Return the tensors of a batch, or of what a module gives, depth first."""
-    return [leaf for leaf in tree_leaves(nest) if isinstance(leaf, Tensor)]
 
 
 def count_batches(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:

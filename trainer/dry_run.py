@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from base.errors import UsageError
-from base.runtime.device import first_tensor
+from base.runtime.device import tensors_of
 from logger import RunLogger
 from logger.console import format_values
 from trainer.trainer import Trainer
@@ -86,7 +86,7 @@ def _count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def _shape(nest: Any) -> str:
-    tensor = first_tensor(nest)
+    tensor = next(tensors_of(nest), None)
     return "x".join(map(str, tensor.shape)) if tensor is not None else ""
 
 

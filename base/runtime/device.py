@@ -3,7 +3,7 @@
 import os
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -139,20 +139,17 @@ def count_samples(batch: Any) -> int:
     Raises:
         DataError: the batch holds no tensor with a first dimension.
     """
-    tensor = first_tensor(batch)
+    tensor = next(tensors_of(batch), None)
     if tensor is None or not tensor.shape:
-        found = "a tensor without" if tensor is not None else type(batch).__name__
-        raise DataError(f"a batch needs a tensor with a first dimension, found {found}")
+        found = type(batch).__name__
+        raise DataError(f"a batch needs a tensor with a first dimension, found a {found}")
     return tensor.shape[0]
 
 
-def first_tensor(batch: Any) -> torch.Tensor | None:
-    """Return the first tensor of a nest, depth first, or None."""
-    if isinstance(batch, torch.Tensor):
-        return batch
-    if not isinstance(batch, (tuple, list)):
-        batch = batch.values() if isinstance(batch, Mapping) else ()
-    for part in batch:
-        if (tensor := first_tensor(part)) is not None:
-            return tensor
-    return None
+def tensors_of(nest: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a batch, or of what a module gives, depth first."""
+    if isinstance(nest, torch.Tensor):
+        yield nest
+    elif isinstance(nest, (tuple, list, Mapping)):
+        for part in nest.values() if isinstance(nest, Mapping) else nest:
+            yield from tensors_of(part)

@@ -63,28 +63,40 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def gather_objects(thing: Any) -> list[Any]:
+    """Return what every rank gave, in their order; on every rank."""
+    if world_size() == 1:
+        return [thing]
+    things: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(things, thing)
+    return things
+
+
+def share(thing: Any) -> Any:
+    """Return what the main process gave, on every rank."""
+    return gather_objects(thing)[0]
+
+
 def max_over_ranks(value: int) -> int:
     """Return the largest value any rank gave."""
-    if world_size() == 1:
-        return value
-    largest = torch.tensor(value)
-    dist.all_reduce(largest, dist.ReduceOp.MAX)
-    return int(largest)
+    return max(gather_objects(value))
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    gather_objects(None)
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Return the mean of what the ranks gave, without its history."""
     value = value.detach().clone()
-    if world_size() == 1:
-        return value
-    dist.all_reduce(value)
+    if world_size() > 1:
+        dist.all_reduce(value)
     return value / world_size()
 
 
 def average_gradients(module: nn.Module) -> None:
     """Give every rank the mean of the ranks' gradients, for a module that is not wrapped in DDP."""
-    if world_size() == 1:
-        return
     for parameter in module.parameters():
         if parameter.grad is not None:
             parameter.grad = mean_over_ranks(parameter.grad)
@@ -92,31 +104,6 @@ def average_gradients(module: nn.Module) -> None:
 
 def share_buffers(module: nn.Module) -> None:
     """Give every rank the main process's buffers, such as the statistics of batch norms."""
-    if world_size() == 1:
-        return
-    for buffer in module.buffers():
-        dist.broadcast(buffer, 0)
-
-
-def gather_objects(thing: Any) -> list[Any]:
-    """Return what every rank gave, in their order; on every rank."""
-    if world_size() == 1:
-        return [thing]
-    things: list[Any] = [None] * world_size()
-    dist.all_gather_object(things, thing)
-    return things
-
-
-def share(thing: Any) -> Any:
-    """Return what the main process gave, on every rank."""
-    if world_size() == 1:
-        return thing
-    box = [thing]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
-def barrier() -> None:
-    """Wait until every rank is here."""
     if world_size() > 1:
-        dist.all_reduce(Tensor([0]))
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)

@@ -56,8 +56,6 @@ def _diverged(what: str, *, epoch: int, step: int) -> DivergedError:
 def check_model_finite(model: nn.Module, *, epoch: int, step: int) -> None:
     """Raise DivergedError, naming the first weight or buffer that is not finite."""
     tensors = model.state_dict()
-    if not tensors:
-        return
     is_finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
     if not all(is_finite):
         name = list(tensors)[is_finite.index(False)]

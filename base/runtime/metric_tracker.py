@@ -13,14 +13,10 @@ from base.runtime.device import to_device
 
 Metric = Callable[[Any, Any], Any]
 Sum = tuple[float | Tensor, int]  # of values times samples, and the number of samples
-JOINED_BYTES = 2**18  # of outputs and targets that a metric per sample gets at once
 
 
 def per_sample(metric: Metric) -> Metric:
-    """Mark a metric that returns a value for each sample, (B,), not their mean.
-
-    It is given several small batches at once, since what it costs on one is mostly its calls.
-    """
+    """Mark a metric that returns a value for each sample, (B,), not their mean."""
     metric.per_sample = True
     return metric
 
@@ -30,24 +26,17 @@ class MetricTracker:
 
     Sums are Python floats on the CPU and tensors on an accelerator, so that nothing waits for the
     device before `compute` or `compute_since_last_log`. A function's value is weighted by the
-    number of samples; for one that is `per_sample`, batches are joined. A `torchmetrics.Metric`
-    sees every batch and is computed at the end of the epoch.
-
-    Raises:
-        UsageError: a metric has `compute` but is none of torchmetrics.
+    number of samples, unless it is `per_sample`. A `torchmetrics.Metric` sees every batch and is
+    computed at the end of the epoch.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], *, device: torch.device) -> None:
-        self.functions, self.per_sample, self.objects = {}, {}, {}
+        self.functions, self.objects = {}, {}
         for column, metric in metrics.items():
-            if getattr(getattr(metric, "func", metric), "per_sample", False):
-                self.per_sample[column] = metric
-            elif not hasattr(metric, "compute"):
-                self.functions[column] = metric
-            elif isinstance(metric, nn.Module):
+            if isinstance(metric, nn.Module) and hasattr(metric, "compute"):
                 self.objects[column] = copy.deepcopy(metric).to(device)
             else:
-                raise UsageError(f"{column} has compute(), but is no torchmetrics.Metric")
+                self.functions[column] = metric
         self.device = device
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self.enabled = True  # while False, what is added or updated does not count
@@ -55,16 +44,18 @@ class MetricTracker:
 
     def reset(self) -> None:
         """Forget everything, for a new epoch."""
-        self.joined: list[tuple[Tensor, Tensor]] = []  # batches not yet given to `per_sample`
         self.sums: dict[str, Sum] = {}
         self.logged: dict[str, Sum] = {}  # the sums at the last log
         for metric in self.objects.values():
             metric.reset()
 
-    def add(self, column: str, value: float | Tensor, count: int) -> float | Tensor:
+    def add(
+        self, column: str, value: float | Tensor, count: int, *, is_sum: bool = False
+    ) -> float | Tensor:
         """Count a batch's mean value, a number or a tensor of one element, for `count` samples.
 
         Return it as it was read: a number, or on an accelerator a tensor that was not waited for.
+        With `is_sum` it is the sum over the samples.
 
         Raises:
             UsageError: the value is not a scalar; the message names the column.
@@ -74,63 +65,35 @@ class MetricTracker:
         else:
             value = _scalar(column, value)
         if self.enabled:
-            self._count(column, value, count, weight=count)
+            weight = 1 if is_sum else count
+            total, num_before = self.sums.get(column, (0.0, 0))
+            if isinstance(value, Tensor):  # one kernel, once the sum is on the device
+                total = torch.as_tensor(total, dtype=self.sum_dtype, device=value.device)
+                total = total.add_(value, alpha=weight)
+            else:
+                total += value * weight
+            self.sums[column] = total, num_before + count
         return value
 
-    def _count(self, column: str, value: float | Tensor, count: int, *, weight: int) -> None:
-        total, num_before = self.sums.get(column, (0.0, 0))
-        if isinstance(value, Tensor):  # one kernel, once the sum is on the device
-            total = torch.as_tensor(total, dtype=self.sum_dtype, device=value.device)
-            total = total.add_(value, alpha=weight)
-        else:
-            total += value * weight
-        self.sums[column] = total, num_before + count
-
+    @torch.no_grad()
     def update(self, output: Any, target: Any, count: int) -> None:
         """Give a batch's output and target to every metric."""
         if not self.enabled:
             return
-        if self.functions or self.objects:
-            with torch.no_grad():
-                for column, function in self.functions.items():
-                    self.add(column, function(output, target), count)
-                for metric in self.objects.values():
-                    metric.update(output, target)
-        if self.per_sample:
-            self._join(output, target, count)
-
-    def _join(self, output: Any, target: Any, count: int) -> None:
-        """Keep a small batch for the metrics per sample until there are enough of them."""
-        if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
-            self._update_per_sample(output, target, count)
-            return
-        # copies: what they are cut from is not kept, and may change until they are used
-        self.joined.append((output.detach().clone(), target.detach().clone()))
-        if len(self.joined) * (output.nbytes + target.nbytes) >= JOINED_BYTES:
-            self._update_joined()
-
-    def _update_joined(self) -> None:
-        batches, self.joined = self.joined, []
-        if len({(output.shape[1:], target.shape[1:]) for output, target in batches}) == 1:
-            batches = [map(torch.cat, zip(*batches, strict=True))]
-        for output, target in batches:
-            self._update_per_sample(output, target, len(target))
-
-    @torch.no_grad()
-    def _update_per_sample(self, output: Any, target: Any, count: int) -> None:
-        for column, function in self.per_sample.items():
-            values = function(output, target)
-            if not isinstance(values, Tensor) or values.shape != (count,):
-                raise UsageError(
-                    f"{column} gives {_found(values)}, expected one value per sample: ({count},)"
-                )
-            total = values.sum(dtype=self.sum_dtype)
-            total = total.item() if total.device.type == "cpu" else total
-            self._count(column, total, count, weight=1)
+        for column, function in self.functions.items():
+            value = function(output, target)
+            is_sum = getattr(getattr(function, "func", function), "per_sample", False)
+            if is_sum:
+                if not isinstance(value, Tensor) or value.shape != (count,):
+                    expected = f"expected one value per sample: ({count},)"
+                    raise UsageError(f"{column} gives {_found(value)}, {expected}")
+                value = value.sum(dtype=self.sum_dtype)
+            self.add(column, value, count, is_sum=is_sum)
+        for metric in self.objects.values():
+            metric.update(output, target)
 
     def compute(self) -> dict[str, float]:
         """Return every column's value since `reset`, over all ranks."""
-        self._update_joined()
         values = _averages(self._sums_on_host())
         values = {column: values[column] for column in sorted(values, key="loss".__ne__)}
         for column, metric in self.objects.items():
@@ -139,7 +102,6 @@ class MetricTracker:
 
     def compute_since_last_log(self) -> dict[str, float]:
         """Return the averaged columns since the last call, over all ranks."""
-        self._update_joined()
         before, self.logged = self.logged, self._sums_on_host()
         recent = dict(self.logged)
         for column, (total, count) in before.items():
@@ -147,19 +109,23 @@ class MetricTracker:
         return _averages(recent)
 
     def _sums_on_host(self) -> dict[str, tuple[float, int]]:
-        return {column: (float(total), count) for column, (total, count) in self.sums.items()}
+        """Return the sums as numbers; the device is waited for once, not for each column."""
+        totals = {column: total for column, (total, _) in self.sums.items()}
+        on_device = [column for column, total in totals.items() if isinstance(total, Tensor)]
+        if on_device:
+            values = torch.stack([totals[column] for column in on_device]).tolist()
+            totals |= zip(on_device, values, strict=True)
+        return {column: (totals[column], count) for column, (_, count) in self.sums.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the partial sums and the state of every metric, also of those nested in others."""
         return {
-            "joined": [list(batch) for batch in self.joined],
             "sums": self._sums_on_host(),
             "logged": dict(self.logged),
             "objects": {name: _metric_state(m) for name, m in self._stateful().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.joined = [tuple(to_device(batch, self.device)) for batch in state["joined"]]
         self.sums, self.logged = dict(state["sums"]), dict(state["logged"])
         for name, metric in self._stateful().items():
             for key, value in copy.deepcopy(state["objects"][name]).items():

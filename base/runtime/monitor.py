@@ -19,14 +19,8 @@ class Monitor:
     def __init__(self, monitor: str = "off", *, early_stop: int = 0) -> None:
         self.mode, _, self.column = monitor.partition(" ")
         self.early_stop = early_stop
-        self.best = math.nan
-        self.best_epoch = 0
+        self.best, self.best_epoch, self.num_bad_epochs = math.nan, 0, 0
         self.best_row: dict[str, float] = {}
-        self.num_bad_epochs = 0
-
-    @property
-    def is_on(self) -> bool:
-        return self.mode != "off"
 
     @property
     def should_stop(self) -> bool:
@@ -38,23 +32,19 @@ class Monitor:
         Raises:
             UsageError: the row has no such column.
         """
-        if not self.is_on:
+        if self.mode == "off":
             return False
         if self.column not in row:
             near = did_you_mean(self.column, row)
             raise UsageError(f"monitor: no column {self.column!r} was logged{near}")
         value = float(row[self.column])
-        if self._is_better(value):
+        is_better = value < self.best if self.mode == "min" else value > self.best
+        if is_better or (math.isnan(self.best) and not math.isnan(value)):
             self.best, self.best_epoch, self.num_bad_epochs = value, int(row["epoch"]), 0
             self.best_row = dict(row)
             return True
         self.num_bad_epochs += 1
         return False
-
-    def _is_better(self, value: float) -> bool:
-        if math.isnan(value) or math.isnan(self.best):
-            return not math.isnan(value)
-        return value < self.best if self.mode == "min" else value > self.best
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in STATE}

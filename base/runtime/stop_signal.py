@@ -2,12 +2,11 @@
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 SIGNALS = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
-EXIT_CODES = {
-    int(s): 128 + int(signal.SIGINT if s == signal.SIGINT else signal.SIGTERM) for s in SIGNALS
-}
+EXIT_CODES = {signum: 130 if signum == signal.SIGINT else 143 for signum in SIGNALS}
 
 
 class StopSignal:
@@ -23,11 +22,9 @@ class StopSignal:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        for signum in SIGNALS:
-            try:
+        with suppress(ValueError):  # not the main thread
+            for signum in SIGNALS:
                 self._previous[signum] = signal.signal(signum, self._remember)
-            except ValueError:  # not the main thread
-                break
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -50,5 +47,5 @@ def leave_signals_to_parent(worker: int) -> None:
     """
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    for signum in EXIT_CODES.keys() - {signal.SIGTERM}:
+    for signum in set(SIGNALS) - {signal.SIGTERM}:
         signal.signal(signum, signal.SIG_IGN)

@@ -8,6 +8,7 @@ calling one still fails. Where torchvision is sound, nothing is changed.
 
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -23,11 +24,9 @@ def declare_missing_operators() -> torch.library.Library | None:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or sys.platform == "win32":
         return None
-    try:
+    with suppress(OSError):  # built against another torch: exactly the case this module is for
         for compiled in Path(spec.origin).parent.glob("_C*.so"):
             torch.ops.load_library(str(compiled))
-    except OSError:
-        pass  # built against another torch: exactly the case this module is for
     if hasattr(torch.ops.torchvision, "nms"):
         return None
     library = torch.library.Library("torchvision", "DEF")

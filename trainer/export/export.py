@@ -19,8 +19,8 @@ from torch.utils.data import default_collate
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
 from base.errors import UsageError
+from base.runtime.device import tensors_of
 from trainer.assembly import load_for_evaluation
-from trainer.batches import tensors_of
 from trainer.evaluation import class_names
 from trainer.parts import build_model
 from trainer.predict.examples import evaluated_model, example_batch, example_data

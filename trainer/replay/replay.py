@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from base.checkpoint.checkpoints import read_checkpoint
 from base.errors import CheckpointError, DivergedError
-from base.runtime.device import set_rng_state
+from base.runtime.device import set_rng_state, tensors_of
 from logger import RunLogger
-from trainer.batches import tensors_of
 from trainer.trainer import Trainer
 
 

@@ -14,13 +14,13 @@ from base.runtime import device as device_module
 from base.runtime.device import (
     available_devices,
     count_samples,
-    first_tensor,
     free_memory,
     rng_state,
     seed_everything,
     select_device,
     set_deterministic,
     set_rng_state,
+    tensors_of,
     to_device,
 )
 
@@ -143,12 +143,12 @@ def test_a_nest_of_tensors_moves_as_it_is():
 def test_samples_are_counted_by_the_first_tensor_of_a_nest():
     assert count_samples([torch.ones(3, 2), torch.ones(5)]) == 3
     assert count_samples({"names": ["a"], "x": (None, torch.ones(4))}) == 4
-    assert first_tensor(["a", {}]) is None
+    assert list(tensors_of(["a", {}])) == []
 
 
 @pytest.mark.parametrize(
-    ("batch", "found"), [(["a"], "list"), (torch.ones(()), "a tensor without"), (None, "NoneType")]
+    ("batch", "found"), [(["a"], "list"), (torch.ones(()), "Tensor"), (None, "NoneType")]
 )
 def test_a_batch_that_cannot_be_counted_is_a_data_error(batch, found):
-    with pytest.raises(DataError, match=f"a tensor with a first dimension, found {found}"):
+    with pytest.raises(DataError, match=f"a tensor with a first dimension, found a {found}"):
         count_samples(batch)

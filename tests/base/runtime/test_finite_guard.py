@@ -71,7 +71,6 @@ def test_looking_waits_until_later_only_where_the_optimizer_can_hold_still(
 def test_a_model_with_a_bad_weight_is_named():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     check_model_finite(model, epoch=1, step=1)
-    check_model_finite(nn.ReLU(), epoch=1, step=1)
     with torch.no_grad():
         model[1].weight[0, 1] = math.nan
         model[1].bias[0] = math.inf

@@ -150,6 +150,17 @@ def test_off_the_cpu_sums_stay_on_the_device_until_asked():
     assert sums.sums["loss"][0].dtype == torch.float64
 
 
+def test_the_device_is_waited_for_once_however_many_columns_there_are(monkeypatch):
+    sums, waits = MetricTracker({}, device=torch.device("meta")), []
+    for column in ("loss", "fit", "prior"):
+        sums.add(column, torch.ones((), device="meta"), 2)
+    sums.add("number", 4.0, 2)
+    monkeypatch.setattr(Tensor, "tolist", lambda sums: waits.append(sums.shape) or [2.0, 4.0, 6.0])
+    expected = {"loss": 1.0, "fit": 2.0, "prior": 3.0, "number": 4.0}
+    assert sums.compute_since_last_log() == expected
+    assert waits == [(3,)]
+
+
 # --- torchmetrics ---------------------------------------------------------------------------------
 
 
@@ -263,61 +274,20 @@ def test_a_metric_that_computes_something_else_than_a_scalar_is_named():
         sums.compute()
 
 
-def test_a_class_that_computes_but_is_no_torchmetric_is_refused():
-    class Own:
-        def compute(self):
-            return 1
-
-    with pytest.raises(UsageError, match=r"own has compute\(\), but is no torchmetrics\.Metric"):
-        tracker(own=Own())
-
-
 # --- metrics per sample ---------------------------------------------------------------------------
 
 
 @per_sample
 def hits(output: Tensor, target: Tensor) -> Tensor:
-    hits.sizes.append(len(target))
     return output.argmax(dim=1) == target
 
 
-@pytest.fixture
-def sizes() -> list[int]:
-    """The sizes of what `hits` was given."""
-    hits.sizes = []
-    return hits.sizes
-
-
-def test_small_batches_are_joined_for_a_metric_per_sample(sizes):
+@pytest.mark.parametrize("metric", [hits, functools.partial(hits)])
+def test_a_metric_per_sample_is_averaged_over_all_samples(metric):
     parts = batches((5, 5, 3))
-    joined = feed(tracker(accuracy=hits), parts)
-    assert sizes == []
-    expected = feed(tracker(accuracy=share_right), parts).compute()["accuracy"]
-    assert joined.compute() == {"accuracy": pytest.approx(expected, abs=1e-7)}
-    assert sizes == [13]
-    assert feed(joined, parts).compute_since_last_log() == {
-        "accuracy": pytest.approx(joined.compute()["accuracy"])
-    }
-    assert sizes == [13, 13]
-
-
-def test_large_batches_and_those_of_another_shape_are_not_joined(sizes):
-    feed(tracker(accuracy=hits), [(torch.rand(2000, 40), torch.zeros(2000))])
-    assert sizes == [2000]
-    uneven = tracker(accuracy=functools.partial(hits))
-    feed(uneven, batches((5, 4)) + batches((3,), num_classes=7)).compute()
-    assert sizes == [2000, 5, 4, 3]
-
-
-def test_joined_batches_survive_a_checkpoint(sizes):
-    parts = batches((5, 5, 3))
-    first = feed(tracker(accuracy=hits), parts[:2])
-    state = first.state_dict()
-    assert sizes == []
-    second = tracker(accuracy=hits)
-    second.load_state_dict(state)
-    assert feed(second, parts[2:]).compute() == feed(first, parts[2:]).compute()
-    assert sizes == [13, 13]
+    output, target = map(torch.cat, zip(*parts, strict=True))
+    expected = (output.argmax(dim=1) == target).sum().item() / 13
+    assert feed(tracker(accuracy=metric), parts).compute() == {"accuracy": expected}
 
 
 def test_a_metric_per_sample_that_gives_a_mean_is_told():
@@ -329,14 +299,3 @@ def test_a_metric_per_sample_that_gives_a_mean_is_told():
         UsageError, match=r"wrong gives a Tensor of shape \(\), expected one value per sample"
     ):
         feed(tracker(wrong=wrong), batches((5,))).compute()
-
-
-def test_joined_batches_are_copies_that_keep_nothing_else(sizes):
-    joined = tracker(accuracy=hits)
-    wide = torch.zeros(4, 1000, 3)
-    output, target = wide[:, -1], torch.zeros(4, dtype=torch.int64)
-    joined.update(output, target, 4)
-    output.fill_(-1)[:, 2] = 1
-    target.fill_(1)
-    assert all(len(kept.untyped_storage()) < 200 for kept in joined.joined[0])
-    assert joined.compute() == {"accuracy": 1.0}

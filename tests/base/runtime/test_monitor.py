@@ -50,7 +50,6 @@ def test_an_improvement_starts_the_count_anew_and_zero_never_stops():
 
 def test_off_asks_for_no_column():
     monitor = Monitor("off", early_stop=1)
-    assert not monitor.is_on
     assert not monitor.update({})
     assert not monitor.should_stop
 
