@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("train")
 
 MANY_CLASSES = 50  # more of them are rather numbers, whole ones
+EXAMPLES = ("data/table", "data/text")  # where make_data.py writes
 
 
 class TableDataset(TensorDataset):
@@ -30,8 +31,6 @@ class TableDataset(TensorDataset):
     sorted values of the training's file; other numbers are for regression, and stay as they are.
 
     Without `fitted` this is learned here, as of training data; other data is given the training's.
-
-    In errors rows are numbered as a spreadsheet does it: the header of a CSV is row 1.
 
     Raises:
         DataError: a file cannot be read, has no such column, or a value is missing or of no use.
@@ -47,123 +46,117 @@ class TableDataset(TensorDataset):
         task: Literal["auto", "classification", "regression"] = "auto",
         fitted: dict[str, Any] | None = None,
     ) -> None:
-        table = _read(Path(path))
-        self.path, self._is_training = path, fitted is None
+        table = read_table(Path(path))
+        self._is_training = fitted is None
         if fitted is None:
-            classes = _classes(table, target, task)
+            found = select(table, [target])[target]
+            is_regression = task == "regression" or (task == "auto" and found.dtype.kind == "f")
+            classes = [] if is_regression else sorted(found.dropna().unique().tolist())
+            if len(classes) > MANY_CLASSES:
+                hint = "for a number set task: regression"
+                log.warning("%s: %r is read as %d classes; %s", path, target, len(classes), hint)
             features = [c for c in table.columns if c != target] if features is None else features
             if not features or target in features:
                 raise DataError(f"{path}: expected features beside the target, found {features}")
-            fitted = {"classes": classes, **_statistics(_numbers(table, features), features)}
+            fitted = {"classes": classes, **_statistics(_numbers(table, features))}
         self.fitted, self.features = fitted, [*fitted["mean"]]
         if features not in (None, self.features):
             raise DataError(f"{path}: expected the features {self.features}, found {features}")
         self.classes = [str(value) for value in fitted["classes"]]
-        self.targets = (
-            _class_numbers(table, target, fitted["classes"])
-            if self.classes
-            else torch.from_numpy(_numbers(table, [target])).float()
-        )
-        self._raw = _numbers(table, self.features)  # (N, F) float64
+        self._raw = _numbers(table, self.features)
+        if self.classes:
+            self.targets = class_numbers(table, target, fitted["classes"])
+        else:
+            self.targets = _tensor(_numbers(table, [target]))
         super().__init__(self._scaled(self._raw), self.targets)
 
     def fit_to(self, indices: Tensor) -> None:
         """Take the training rows (M,) among these, as the loader chose them, for the statistics."""
         if self._is_training:
-            self.fitted |= _statistics(self._raw[indices.numpy()], self.features)
+            self.fitted |= _statistics(self._raw.iloc[indices.numpy()])
             self.tensors = (self._scaled(self._raw), self.targets)
 
     def for_prediction(self, path: Path) -> TensorDataset:
         """Return the rows of another file, scaled as these are; they need no target."""
-        inputs = self._scaled(_numbers(_read(path), self.features))
+        inputs = self._scaled(_numbers(read_table(path), self.features))
         return TensorDataset(inputs, torch.arange(len(inputs)))
 
-    def _scaled(self, rows: np.ndarray) -> Tensor:
-        mean, scale = ([*self.fitted[key].values()] for key in ("mean", "scale"))
-        return torch.from_numpy((rows - mean) / scale).float()
+    def _scaled(self, rows: "pd.DataFrame") -> Tensor:
+        return _tensor((rows - self.fitted["mean"]) / self.fitted["scale"])
 
 
-def _classes(table: "pd.DataFrame", target: str, task: str) -> list[Any]:
-    """Return the sorted values of the target, none for regression."""
-    found = _column(table, target)
-    if task == "regression" or (task == "auto" and found.dtype.kind == "f"):
-        return []
-    values = sorted(found.dropna().unique().tolist())
-    if len(values) > MANY_CLASSES:
-        path, hint = table.attrs["path"], "for a number set task: regression"
-        log.warning("%s: %r is read as %d classes; %s", path, target, len(values), hint)
-    return values
+def read_table(path: Path, **csv_options: Any) -> "pd.DataFrame":
+    """Read a CSV by pandas, or a Parquet file, which needs pyarrow.
 
+    Rows are numbered as a spreadsheet does it: the first below the header is row 2.
 
-def _statistics(rows: np.ndarray, names: list[str]) -> dict[str, dict[str, float]]:
-    """Return the mean and the deviation of each column, infinite where it is constant."""
-    is_constant = rows.max(axis=0) == rows.min(axis=0)  # whose std need not be 0 exactly
-    scale = np.where(is_constant, np.inf, rows.std(axis=0))
-    found = {"mean": rows.mean(axis=0), "scale": scale}
-    return {key: dict(zip(names, found[key].tolist(), strict=True)) for key in found}
-
-
-def _read(path: Path) -> "pd.DataFrame":
-    """Read a CSV, or a Parquet file, which needs pyarrow; its errors name `path` and the row."""
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     import pandas as pd
 
     is_parquet = path.suffix in (".parquet", ".pq")
     try:
-        table = pd.read_parquet(path) if is_parquet else pd.read_csv(path, low_memory=False)
-    except FileNotFoundError:
-        is_example = path.parent == Path("data/table")
-        hint = "; the example data is written by: python make_data.py table" if is_example else ""
-        raise DataError(f"{path}: no such file{hint}") from None
+        if is_parquet:
+            table = pd.read_parquet(path).reset_index(drop=True)
+        else:
+            table = pd.read_csv(path, low_memory=False, **csv_options)
     except (OSError, ValueError, ImportError) as error:
-        cause = " ".join(str(error).split())
+        cause = getattr(error, "strerror", None) or " ".join(str(error).split())
+        if not path.exists() and str(path.parent) in EXAMPLES:
+            cause += f"; the example is written by: python make_data.py {path.parent.name}"
         raise DataError(f"{path}: cannot be read: {cause}") from error
-    if table.empty:
-        raise DataError(f"{path}: has no rows")
-    first = 1 if is_parquet else 2
-    table.index = pd.RangeIndex(first, first + len(table))
-    table.attrs["path"] = str(path)
+    if not table.index.equals(pd.RangeIndex(len(table))):  # pandas takes a field too many for one
+        raise DataError(f"{path}: row 2: more fields than columns; a comma in a text needs quotes")
+    table.index += 2
+    table.attrs["path"] = path
     return table
 
 
-def _column(table: "pd.DataFrame", name: str) -> "pd.Series":
-    if name not in table.columns:
-        known = [str(other) for other in table.columns]
-        hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
-        raise DataError(f"{table.attrs['path']}: no column {name!r}{hint}")
-    return table[name]
+def select(table: "pd.DataFrame", names: list[str]) -> "pd.DataFrame":
+    """Return some columns, or raise a DataError with the nearest name where one is missing."""
+    for name in names:
+        if name not in table.columns:
+            known = [*map(str, table.columns)]
+            hint = did_you_mean(name, known) or f"; it has {', '.join(known)}"
+            raise DataError(f"{table.attrs['path']}: no column {name!r}{hint}")
+    return table[names]
 
 
-def _numbers(table: "pd.DataFrame", names: list[str]) -> np.ndarray:
-    """Return columns of finite numbers, (N, F) float64."""
+def refuse(cells: "pd.DataFrame", is_wrong: np.ndarray, expected: str) -> None:
+    """Raise a DataError that shows the first of the cells (N, F) of a table that `is_wrong`."""
+    for row, column in np.argwhere(is_wrong):
+        [value] = cells.iloc[[row], column].tolist()  # as a plain number or text
+        place = f"row {cells.index[row]}, column {cells.columns[column]!r}"
+        raise DataError(f"{cells.attrs['path']}: {place}: expected {expected}, found {value!r}")
+
+
+def class_numbers(table: "pd.DataFrame", name: str, classes: list[Any]) -> Tensor:
+    """Return a column as places among the classes, (N,) int64, or raise a DataError."""
     import pandas as pd
 
-    found = np.empty((len(table), len(names)))
-    for place, name in enumerate(names):
-        values = _column(table, name)
-        found[:, place] = pd.to_numeric(values, errors="coerce")
-        is_wrong = ~np.isfinite(found[:, place])
-        if is_wrong.any():
-            raise _wrong(values, is_wrong, table, "a number")
-    return found
+    column = select(table, [name])
+    places = pd.Index(classes).get_indexer(column[name])
+    known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+    refuse(column, places[:, None] < 0, f"one of the classes {known}")
+    return torch.from_numpy(places).long()
 
 
-def _class_numbers(table: "pd.DataFrame", name: str, classes: list) -> Tensor:
-    """Return the targets (N,) int64 as places among the classes."""
+def _numbers(table: "pd.DataFrame", names: list[str]) -> "pd.DataFrame":
+    """Return columns of finite numbers, float64."""
     import pandas as pd
 
-    values = _column(table, name)
-    found = pd.Index(classes).get_indexer(values)
-    if (found < 0).any():
-        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
-        raise _wrong(values, found < 0, table, f"one of the classes {known}")
-    return torch.from_numpy(found).long()
+    cells = select(table, names)
+    numbers = cells.apply(pd.to_numeric, errors="coerce").astype("float64")
+    refuse(cells, ~np.isfinite(numbers.to_numpy()), "a number")
+    return numbers
 
 
-def _wrong(
-    values: "pd.Series", is_wrong: np.ndarray, table: "pd.DataFrame", expected: str
-) -> DataError:
-    place = is_wrong.argmax()
-    [value] = values.iloc[[place]].tolist()  # as a plain number or text
-    found = "none" if values.isna().iloc[place] else repr(value)
-    where = f"{table.attrs['path']}: row {values.index[place]}, column {values.name!r}"
-    return DataError(f"{where}: expected {expected}, found {found}")
+def _statistics(rows: "pd.DataFrame") -> dict[str, dict[str, float]]:
+    """Return the mean and the deviation of each column, infinite where it is constant."""
+    scale = rows.std(ddof=0).where(rows.max() > rows.min(), np.inf)  # that need not be 0 exactly
+    return {"mean": rows.mean().to_dict(), "scale": scale.to_dict()}
+
+
+def _tensor(rows: "pd.DataFrame") -> Tensor:
+    return torch.tensor(rows.to_numpy(), dtype=torch.float32)

@@ -1,23 +1,23 @@
 """Text: sentences of a CSV file as ids of words, and batches of parts that differ in length."""
 
-import csv
-import io
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, default_collate
 
-from base.errors import DataError, did_you_mean
 from base.registry import COLLATE_FNS
+from data_loader.table import class_numbers, read_table, refuse, select
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNKNOWN = 1  # the id of a word outside the vocabulary; 0 is padding
-WORD = re.compile(r"\w+(?:'\w+)*")
+WORD = r"\w+(?:'\w+)*"
 
 
 class TextDataset(Dataset):
@@ -44,22 +44,19 @@ class TextDataset(Dataset):
         min_count: int = 2,
         fitted: dict[str, Any] | None = None,
     ) -> None:
-        rows = _rows(path, text, label)
-        self.column, self.path = text, path
+        table = _read(Path(path))
+        words = _words(table, text)
         if fitted is None:
-            counts = Counter(word for _, words, _ in rows for word in words)
-            kept = [word for word, n in counts.most_common(num_words - 2) if n >= min_count]
+            counts = Counter(words.explode()).most_common(num_words - 2)
+            kept = [word for word, count in counts if count >= min_count]
             ids = {word: number for number, word in enumerate(kept, start=2)}
-            fitted = {"classes": sorted({label for _, _, label in rows}), "ids": ids}
+            classes = sorted(select(table, [label])[label].dropna().unique())
+            fitted = {"classes": classes, "ids": ids}
         self.fitted, self.classes, self.ids = fitted, fitted["classes"], fitted["ids"]
-        classes = {name: number for number, name in enumerate(self.classes)}
-        for place, _, label in rows:
-            if label not in classes:
-                hint = did_you_mean(label, classes)
-                raise DataError(f"{place}: label {label!r} is not among those of training{hint}")
-        self.tokens = [self.encode(words) for _, words, _ in rows]
-        self.lengths = [len(words) for _, words, _ in rows]
-        self.targets = [classes[label] for _, _, label in rows]
+        self.column = text
+        self.tokens = [self.encode(sentence) for sentence in words]
+        self.lengths = words.str.len().tolist()
+        self.targets = class_numbers(table, label, self.classes).tolist()
 
     def encode(self, words: Sequence[str]) -> Tensor:
         """Return the ids of words, (L,) int64."""
@@ -67,8 +64,8 @@ class TextDataset(Dataset):
 
     def for_prediction(self, path: Path) -> list[tuple[Tensor, int]]:
         """Return the sentences of another file in the same words; they need no label."""
-        rows = _rows(path, self.column, None)
-        return [(self.encode(words), number) for number, (_, words, _) in enumerate(rows)]
+        words = _words(_read(path), self.column)
+        return [(self.encode(sentence), number) for number, sentence in enumerate(words)]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -84,44 +81,14 @@ def pad(samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
     return pad_sequence(inputs, batch_first=True), default_collate(targets)
 
 
-def _rows(
-    path: str | Path, text: str, label: str | None
-) -> list[tuple[str, list[str], str | None]]:
-    """Return (place, words, label) of each row of a CSV file, the place being FILE:LINE.
-
-    Without a column `label` the third is None.
-    """
-    try:
-        data = Path(path).read_bytes()
-        content = data.decode("utf-8-sig")
-    except FileNotFoundError:
-        is_example = Path(path).parent == Path("data/text")
-        hint = "; the example data is written by: python make_data.py text" if is_example else ""
-        raise DataError(f"{path}: no such file{hint}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: expected UTF-8, found {error.reason}") from error
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-    try:
-        for name in filter(None, (text, label)):
-            if name not in (columns := reader.fieldnames or []):
-                hint = did_you_mean(name, columns) or f"; it has {', '.join(columns) or 'none'}"
-                raise DataError(f"{path}: no column {name!r}{hint}")
-        return [_row(f"{path}:{reader.line_num}", row, text, label) for row in reader]
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.reader.line_num}: {error}") from error
+def _read(path: Path) -> "pd.DataFrame":
+    """Read all as text, an empty field alone as missing."""
+    return read_table(path, dtype=str, keep_default_na=False, na_values=[""])
 
 
-def _row(
-    place: str, row: Mapping[str | None, str | None], text: str, label: str | None
-) -> tuple[str, list[str], str | None]:
-    if None in row:
-        raise DataError(f"{place}: more fields than columns; a text with a comma needs quotes")
-    words = WORD.findall((row[text] or "").lower())
-    if not words:
-        raise DataError(f"{place}: no word in column {text!r}")
-    if label is not None and not row[label]:
-        raise DataError(f"{place}: nothing in column {label!r}")
-    return place, words, row.get(label)
+def _words(table: "pd.DataFrame", name: str) -> "pd.Series":
+    """Return the words of each row, in small letters."""
+    cells = select(table, [name])
+    words = cells[name].fillna("").str.lower().str.findall(WORD)
+    refuse(cells, (words.str.len() == 0).to_numpy()[:, None], "words")
+    return words

@@ -114,18 +114,15 @@ def test_true_and_false_are_numbers_as_features_and_classes_as_targets(write):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a,b,y", "1,2,u", "3,,v"], "row 3, column 'b': expected a number, found none"),
+        (["a,b,y", "1,2,u", "3,,v"], "row 3, column 'b': expected a number, found nan"),
         (["a,b,y", "1,2,u", "3,inf,v"], "row 3, column 'b': expected a number, found inf"),
         (["a,b,y", "1,red,u", "3,4,v"], "row 2, column 'b': expected a number, found 'red'"),
-        (
-            ["a,b,y", "1,2,u", "3,4,"],
-            "row 3, column 'y': expected one of the classes u, found none",
-        ),
-        (["a,b,y", "1,2,0.5", "3,4,"], "row 3, column 'y': expected a number, found none"),
+        (["a,b,y", "1,2,u", "3,4,"], "row 3, column 'y': expected one of the classes u, found nan"),
+        (["a,b,y", "1,2,0.5", "3,4,"], "row 3, column 'y': expected a number, found nan"),
         (["a,b,z", "1,2,u"], "no column 'y'; it has a, b, z"),
         (["a,b,yy", "1,2,u"], "no column 'y' (did you mean 'yy'?)"),
         (["y", "u"], "expected features beside the target, found []"),
-        (["a,b,y"], "has no rows"),
+        (["a,y", "1,2,u", "3,4,v"], "row 2: more fields than columns; a comma in a text needs"),
         (["a,b", "1,2", "1,2,3,4"], "cannot be read"),
         ([], "cannot be read"),
     ],
@@ -135,6 +132,11 @@ def test_a_bad_file_is_refused_by_name_row_and_column(write, lines, message):
     with pytest.raises(DataError, match=re.escape(message)) as error:
         TableDataset(path, "y")
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_a_file_without_rows_has_no_samples(write):
+    with pytest.raises(DataError, match="TableDataset has no samples"):
+        BaseDataLoader(TableDataset(write("a,b,y"), "y"))
 
 
 def test_an_unknown_feature_is_named_with_the_nearest(trees):
@@ -153,9 +155,9 @@ def test_a_class_that_training_has_not_is_named_with_its_row(trees, write):
 
 def test_a_missing_file_of_the_example_alone_says_how_that_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"train.csv: no such file; .*: python make_data.py table"):
+    with pytest.raises(DataError, match=r"cannot be read: No such .*: python make_data.py table"):
         TableDataset("data/table/train.csv", "y")
-    with pytest.raises(DataError, match=r"none.csv: no such file$"):
+    with pytest.raises(DataError, match=r"none.csv: cannot be read: .* directory$"):
         TableDataset("data/none.csv", "y")
 
 

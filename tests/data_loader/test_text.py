@@ -75,18 +75,17 @@ def test_columns_go_by_name_and_words_are_of_any_language(write):
     [
         ("txt,label\na,b\n", ": no column 'text' (did you mean 'txt'?)"),
         ("text,mood\na,b\n", ": no column 'label'; it has text, mood"),
-        ("", ": no column 'text'; it has none"),
-        ("text,label\na,b\n?!,b\n", ":3: no word in column 'text'"),
-        ('text,label\n"two\nlines",b\n,b\n', ":4: no word in column 'text'"),
-        ("text,label\na,\n", ":2: nothing in column 'label'"),
-        ("text,label\na\n", ":2: nothing in column 'label'"),
-        ("text,label\na, b,good\n", ":2: more fields than columns; a text with a comma needs"),
-        ('text,label\n"a" b,c\n', ":2: ',' expected after '\"'"),
-        ('text,label\na,b\n"a,b\n', ":3: unexpected end of data"),
-        (b"text,label\na,b\n\xff\xfe,b\n", ":3: expected UTF-8, found invalid start byte"),
+        ("", ": cannot be read: No columns to parse from file"),
+        ("text,label\na,b\n?!,b\n", ": row 3, column 'text': expected words, found '?!'"),
+        ('text,label\n"two\nlines",b\n,b\n', ": row 3, column 'text': expected words, found nan"),
+        ("text,label\na,b\na,\n", ": row 3, column 'label': expected one of the classes b, found"),
+        ("text,label\na,b\na\n", ": row 3, column 'label': expected one of the classes b, found"),
+        ("text,label\na, b,good\n", ": row 2: more fields than columns; a comma in a text needs"),
+        ('text,label\na,b\n"a,b\n', ": cannot be read: Error tokenizing data. C error: EOF inside"),
+        (b"text,label\na,b\n\xff\xfe,b\n", ": cannot be read: 'utf-8' codec can't decode byte"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_line(write, content, words):
+def test_what_is_wrong_with_a_file_is_said_with_its_row(write, content, words):
     path = write(content)
     with pytest.raises(DataError) as caught:
         TextDataset(path)
@@ -95,20 +94,20 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(write, content, words):
 
 def test_a_file_that_is_not_there_or_no_file_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"train\.csv: no such file; .* python make_data.py text"):
+    with pytest.raises(DataError, match=r"cannot be read: No such .*: python make_data.py text"):
         TextDataset("data/text/train.csv")
-    with pytest.raises(DataError, match=r"none\.csv: no such file$"):
+    with pytest.raises(DataError, match=r"none.csv: cannot be read: .* directory$"):
         TextDataset("data/none.csv")
     with pytest.raises(DataError, match=f"{tmp_path}: cannot be read: Is a directory"):
         TextDataset(str(tmp_path))
 
 
-def test_a_label_that_training_does_not_know_is_named_with_the_nearest(write):
+def test_a_label_that_training_does_not_know_is_named_with_those_it_knows(write):
     path = write("text,label\na film,good\na film,God\n", "test.csv")
     with pytest.raises(DataError) as caught:
         TextDataset(path, fitted=TextDataset(write(TRAIN)).fitted)
-    hint = "label 'God' is not among those of training (did you mean 'good'?)"
-    assert str(caught.value) == f"{path}:3: {hint}"
+    message = "row 3, column 'label': expected one of the classes bad, good, found 'God'"
+    assert str(caught.value) == f"{path}: {message}"
 
 
 def test_a_file_without_rows_has_no_samples(write):
