@@ -40,23 +40,20 @@ def find_lr(trainer: Trainer) -> float | None:
         DivergedError: the loss is not finite from the first step on.
         WriteError: the plot cannot be written.
     """
-    if trainer.needs_closure or type(trainer).train_batch is not Trainer.train_batch:
+    has_own_steps = type(trainer).train_batch is not Trainer.train_batch
+    if trainer.needs_closure or has_own_steps or not trainer.optimizer.defaults["lr"] > 0:
         raise UsageError(
-            "expected one optimizer that steps at a given rate; LBFGS searches for its "
+            "expected one optimizer that steps at a given rate above 0; LBFGS searches for its "
             "own, and a train_batch of one's own may have several"
         )
-    if not trainer.optimizer.defaults["lr"] > 0:
-        raise UsageError("expected an optimizer.args.lr above 0 to scale all rates by")
     trainer.begin(RunLogger(None))
     rates = np.geomspace(LOWEST, HIGHEST, NUM_STEPS)
-    losses = list(_losses(trainer, rates))
+    losses = smoothed(list(_losses(trainer, rates)))
     if not losses:
         raise DivergedError(f"the loss is not finite at a learning rate of {LOWEST:g}")
-    smooth = smoothed(losses)
-    suggestion = steepest(rates, smooth)
-    name, tried = trainer.config.name, rates[: len(losses)]
-    path, title = Path(f"{name}-lr-finder.png"), f"{name}: smoothed loss at a rising learning rate"
-    plot_rate_search(tried, smooth, path, title=title, suggestion=suggestion)
+    suggestion = steepest(rates, losses)
+    tried, path = rates[: len(losses)], Path(f"{trainer.config.name}-lr-finder.png")
+    plot_losses(tried, losses, path, suggestion=suggestion)
     log.info("%d steps, up to a learning rate of %.2g: %s", len(tried), tried[-1], path)
     if suggestion is None:
         log.warning("the loss falls at no learning rate: is the model wired rightly?")
@@ -78,26 +75,23 @@ def set_rates(trainer: Trainer, lr: float | None = None) -> None:
 
 def _losses(trainer: Trainer, rates: Sequence[float]) -> Iterator[float]:
     """Yield the loss of one optimizer step at each rate, until it diverges."""
-    lowest, recent = math.inf, []
+    losses, lowest = [], math.inf
     set_training(trainer.model)
     batches = _batches(trainer)
-    step_size = trainer.data_loader.per_rank_batch_size * trainer.settings.accumulate
-    bar = ProgressBar(len(rates) * step_size, description="learning rates")
+    bar = ProgressBar(len(rates), description="learning rates")
     with bar, translate_runtime_errors(trainer), suppress(DivergedError):
         for rate in rates:
             set_rates(trainer, float(rate))
-            for batch in batches:
-                trainer.train_batch(batch)
-                bar.update(trainer.batch_size)
-                if trainer.is_update_step:
-                    break
-            loss = trainer.train_metrics.compute_since_last_log()["loss"]
-            recent = [*recent[1 - SMOOTHING :], loss]
-            lowest = min(lowest, level := sum(recent) / len(recent))
-            if not math.isfinite(loss) or level - lowest > (DIVERGED - 1) * abs(lowest):
+            trainer.is_update_step = False
+            while not trainer.is_update_step:
+                trainer.train_batch(next(batches))
+            losses.append(trainer.train_metrics.compute_since_last_log()["loss"])
+            level = float(np.mean(losses[-SMOOTHING:]))
+            lowest = min(lowest, level)
+            if not math.isfinite(level) or level - lowest > (DIVERGED - 1) * abs(lowest):
                 return
-            yield loss
-            bar.show(loss=loss, lr=rate)
+            yield losses[-1]
+            bar.update(1)
 
 
 def _batches(trainer: Trainer) -> Iterator[Any]:
@@ -116,32 +110,17 @@ def smoothed(losses: Sequence[float]) -> list[float]:
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
-    """Return the rate, to two digits, at which the loss falls most in its largest descent.
+    """Return the rate, to two digits, at which the loss falls most on its way to the minimum.
 
-    A rise by a fifth of the whole range ends a descent, so that one from a peak, with weights that
-    a high rate has spoiled, is told from the first. It is None where the loss hardly falls.
+    Only the first four fifths of the way count: the minimum itself may come after a peak, with
+    weights that a high rate has spoiled. It is None where the loss hardly falls.
     """
     fall = losses[0] - min(losses)
     if not fall > 0.05 * abs(losses[0]):
         return None
-    descents = list(_descents(losses, rise=0.2 * fall))
-    start, end = max(descents, key=lambda descent: losses[descent[0]] - losses[descent[1]])
-    slopes = smoothed(np.gradient(losses[start : end + 1]))
-    return float(f"{rates[start + int(np.argmin(slopes))]:.1e}")
-
-
-def _descents(losses: Sequence[float], *, rise: float) -> Iterator[tuple[int, int]]:
-    """Yield the positions between which the loss falls without ever rising by `rise`."""
-    high = low = 0
-    for position, loss in enumerate(losses):
-        if loss > losses[low] + rise:
-            yield high, low
-            high = low = position
-        elif loss > losses[high]:
-            high = low = position
-        elif loss < losses[low]:
-            low = position
-    yield high, low
+    end = int(np.argmax(np.array(losses) <= losses[0] - 0.8 * fall))
+    slopes = smoothed(np.gradient(losses[: end + 1]))
+    return float(f"{rates[int(np.argmin(slopes))]:.1e}")
 
 
 def _command(trainer: Trainer, rate: float) -> str:
@@ -155,13 +134,8 @@ def _command(trainer: Trainer, rate: float) -> str:
     return shlex.join(["python", "train.py", *sys.argv[1:], "--lr", f"{rate:g}", *own])
 
 
-def plot_rate_search(
-    rates: Sequence[float],
-    losses: Sequence[float],
-    path: Path,
-    *,
-    title: str,
-    suggestion: float | None,
+def plot_losses(
+    rates: Sequence[float], losses: Sequence[float], path: Path, *, suggestion: float | None
 ) -> None:
     """Draw the loss over the learning rate it was reached with; mark the suggested one.
 
@@ -169,13 +143,12 @@ def plot_rate_search(
         WriteError: the file cannot be written.
     """
     figure = new_figure(7.0, 3.6)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xscale="log")
     axes.plot(rates, losses, color=TRAIN, linewidth=1.8)
     if suggestion is not None:
         axes.axvline(suggestion, label=f"suggestion: {suggestion:g}", **BEST)
         figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    axes.set_xscale("log")
     axes.set_xlabel("learning rate", color=INK)
+    axes.set_ylabel("smoothed loss", color=INK)
     lighten(axes)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
     save_figure(figure, path)

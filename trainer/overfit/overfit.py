@@ -8,7 +8,6 @@ import logging
 import torch
 
 from base.base_model import set_training
-from base.callback import Callback
 from base.errors import UsageError
 from logger import ProgressBar, RunLogger
 from logger.console import format_values
@@ -19,6 +18,10 @@ from trainer.trainer import Trainer
 log = logging.getLogger("train")
 
 NEAR_ZERO = 0.02  # of the first loss: of ten classes the right one gets 95 %
+HINTS = """
+  - more steps, or another learning rate: python -m trainer.find_lr suggests one
+  - the loss: does it fit the model's last layer and the targets?
+  - mixed targets, label smoothing, dropout and penalties keep a loss above zero"""
 
 
 def overfit(trainer: Trainer, num_steps: int) -> None:
@@ -52,7 +55,7 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
     log.info("first step:  %s", format_values(rows[0]))
     log.info("step %-6d  %s", len(rows), format_values(rows[-1]))
     if not _is_near_zero(rows):
-        raise UsageError(_advice(trainer, before, rows))
+        raise UsageError(_explain(trainer, before, rows))
     log.info("the model can overfit a batch of %d", trainer.batch_size)
 
 
@@ -62,24 +65,16 @@ def _is_near_zero(rows: list[dict[str, float]]) -> bool:
     return last <= NEAR_ZERO * first if first > 0 else last < first
 
 
-def _advice(trainer: Trainer, before: dict[str, torch.Tensor], rows: list[dict[str, float]]) -> str:
-    """Return what went wrong with what there is to look at, the likeliest first."""
+def _explain(
+    trainer: Trainer, before: dict[str, torch.Tensor], rows: list[dict[str, float]]
+) -> str:
+    """Return what went wrong, and what there is to look at, the likeliest first."""
     first, last = rows[0]["loss"], rows[-1]["loss"]
-    parameters = dict(trainer.network.named_parameters())
-    still = [name for name, value in before.items() if torch.equal(parameters[name], value)]
-    hints = []
-    if still:
-        shown = f"all {len(still)}" if len(still) == len(before) else ", ".join(still[:5])
-        hints.append(f"these parameters have not changed: {shown} (frozen, or not in the graph)")
-    if last < 0.8 * rows[len(rows) // 2]["loss"]:
-        hints.append("the loss was still falling: give it more steps")
-    hints.append("the learning rate: python -m trainer.find_lr suggests one")
-    hints.append("the loss: does it fit the model's last layer and the targets?")
-    if any(type(each).on_batch is not Callback.on_batch for each in trainer.callbacks):
-        hints.append("callbacks that change batches: with mixed targets no loss reaches zero")
-    hints.append("label smoothing, dropout and penalties keep a loss above zero as well")
-    lines = "\n".join(f"  - {hint}" for hint in hints)
+    parameters = trainer.network.named_parameters()
+    still = [name for name, value in parameters if torch.equal(value, before[name])]
+    unchanged = f"\n  - parameters that have not changed: {', '.join(still[:5])}" if still else ""
     return (
         f"one batch of {trainer.batch_size} was not learned in {len(rows)} steps: the loss went "
-        f"from {first:.4g} to {last:.4g}, expected {NEAR_ZERO * abs(first):.4g} or less\n{lines}"
+        f"from {first:.4g} to {last:.4g}, expected {NEAR_ZERO * abs(first):.4g} or less"
+        f"{unchanged}{HINTS}"
     )

@@ -37,14 +37,12 @@ def plot_lr(config: Config) -> Path:
     model = parts.build_model(config, device, load_weights=False)
     optimizer = parts.build_optimizer(config, model, parts.build_loss(config, device))
     scheduler = parts.build_lr_scheduler(config, optimizer, data_loader)
-    steps_per_epoch = count_steps(config.trainer, data_loader)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Detected call of")  # no optimizer steps in between
-        rows = list(_curve(config, optimizer, scheduler, steps_per_epoch))
-    length = f"{config.trainer.epochs} epochs of {steps_per_epoch} steps"
+    num_steps = count_steps(config.trainer, data_loader)
+    with warnings.catch_warnings(action="ignore"):  # no optimizer steps in between
+        rows = list(_curve(config, optimizer, scheduler, num_steps))
+    length = f"{config.trainer.epochs} epochs of {num_steps} steps"
     path = Path(f"{config.name}-lr.png")
-    title = f"{config.name}: learning rate, {kind}, {length}"
-    plot_curves(rows, path, title=title, x="step")
+    plot_curves(rows, path, title=f"{config.name}: learning rate, {kind}, {length}", x="step")
     for name in list(rows[0])[1:]:
         rates = [row[name] for row in rows]
         first, peak, last = rates[0], max(rates), rates[-1]
@@ -57,7 +55,11 @@ def _curve(
     config: Config, optimizer: torch.optim.Optimizer, scheduler: Any, steps_per_epoch: int
 ) -> Iterator[dict[str, float]]:
     """Yield the rates of the groups at the first and the last step, from 0 on, that have them."""
-    names = _group_names(config)
+    names = [
+        f"group {number}: {', '.join(group.params)}"
+        for number, group in enumerate(config.optimizer.param_groups)
+    ]
+    names.append(f"group {len(names)}: the rest" if names else "all parameters")
     num_steps = config.trainer.epochs * steps_per_epoch
     is_stepped = scheduler is not None and config.lr_scheduler.interval == "step"
     stride = 1 if is_stepped else steps_per_epoch
@@ -71,12 +73,3 @@ def _curve(
             except ValueError as error:  # OneCycleLR past its end
                 message = f"ends before the run's {num_steps} steps: {error}"
                 raise config.issue(("lr_scheduler",), message) from error
-
-
-def _group_names(config: Config) -> list[str]:
-    """Return what the parameter groups are called, the last one taking what is left, if any is."""
-    names = []
-    for number, group in enumerate(config.optimizer.param_groups):
-        size = [] if group.max_ndim is None else [f"max_ndim {group.max_ndim}"]
-        names.append(f"group {number}: {', '.join(group.params + size)}")
-    return [*names, f"group {len(names)}: the rest"] if names else ["all parameters"]

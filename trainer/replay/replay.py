@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from base.checkpoint.checkpoints import read_checkpoint
 from base.errors import CheckpointError, DivergedError
@@ -36,16 +36,15 @@ def replay(trainer: Trainer, state: dict[str, Any]) -> str:
     trainer.begin(RunLogger(None))  # callbacks may change the batch
     trainer.load_model(state)
     trainer.epoch, trainer.step, trainer.batch = state["epoch"], state["step"], state["batch"]
+    found: list[str] = []
     for name, parameter in trainer.network.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return f"{name} is not finite before the step: an earlier gradient was not"
+        _note(found, f"{name} before the step", parameter)
     set_rng_state(state["rng"][0], trainer.device)
     batch = trainer.prepare_batch(state["failed_batch"])
-    found: list[str] = []
-    for number, tensor in enumerate(tensors_of(batch)):
-        _note(found, tensor, f"tensor {number} of the batch")
+    _note(found, "the batch", batch)
     for name, module in trainer.network.named_modules():
-        module.register_forward_hook(partial(_note_output, found, name or "the model"))
+        what = f"the output of {name or 'the model'} ({type(module).__name__})"
+        module.register_forward_hook(partial(_note_output, found, what))
     try:
         with warnings.catch_warnings(action="ignore"), torch.autograd.detect_anomaly():
             trainer.backward(batch)
@@ -54,17 +53,15 @@ def replay(trainer: Trainer, state: dict[str, Any]) -> str:
     except RuntimeError as error:  # raised by anomaly detection
         found.append(f"the backward pass: {error}")
     for name, parameter in trainer.network.named_parameters():
-        if parameter.grad is not None:
-            _note(found, parameter.grad, f"the gradient of {name}")
+        _note(found, f"the gradient of {name}", parameter.grad)
     return f"first not finite: {found[0]}" if found else "everything is finite in this step"
 
 
-def _note_output(found: list[str], name: str, module: nn.Module, args: Any, output: Any) -> None:
-    for tensor in tensors_of(output):
-        _note(found, tensor, f"the output of {name} ({type(module).__name__})")
+def _note_output(found: list[str], what: str, module: nn.Module, args: Any, output: Any) -> None:
+    _note(found, what, output)
 
 
-def _note(found: list[str], tensor: Tensor, what: str) -> None:
-    bad = int((~torch.isfinite(tensor)).sum()) if tensor.is_floating_point() else 0
-    if bad:
-        found.append(f"{what}, {bad:,} of {tensor.numel():,} values")
+def _note(found: list[str], what: str, nest: Any) -> None:
+    for tensor in tensors_of(nest):
+        if num_bad := int((~tensor.isfinite()).sum()):
+            found.append(f"{what}, {num_bad:,} of {tensor.numel():,} values")

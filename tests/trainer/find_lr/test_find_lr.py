@@ -37,8 +37,8 @@ def test_the_rate_of_the_steepest_descent_is_suggested():
     logs = np.log10(rates)
     falling = 2 - 1.5 / (1 + np.exp(-4 * (logs + 3)))  # steepest at 1e-3
     assert steepest(rates, falling) == pytest.approx(1e-3, rel=0.15)
-    bump = falling + 1.0 * np.exp(-((logs + 0.9) ** 2) / 0.05)  # up at 0.1 and down steeply
-    assert steepest(rates, bump) == pytest.approx(1e-3, rel=0.15)
+    peak = np.exp(-((logs + 0.9) ** 2) / 0.05)  # up at 0.1 and down steeply
+    assert steepest(rates, falling + peak) == pytest.approx(1e-3, rel=0.15)
     assert steepest(rates, np.full(200, 2.0)) is None
     assert steepest(rates, np.linspace(2, 3, 200)) is None
 

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from base import Callback
 from base.errors import DivergedError, UsageError
 from model.metric import accuracy
 from trainer import Trainer
@@ -76,10 +75,9 @@ def test_parameters_that_stay_as_they_were_are_named(make_trainer, points, adam)
         overfit(make_trainer(model, points, optimizer=adam(model)), 30)
     text = str(error.value)
     assert text.startswith("one batch of 4 was not learned in 30 steps: the loss went from ")
-    assert "these parameters have not changed: 0.weight, 0.bias, 2.weight" in text
+    assert "parameters that have not changed: 0.weight, 0.bias, 2.weight" in text
     assert "2.bias" not in text
     assert "label smoothing" in text
-    assert "callbacks" not in text
     assert error.value.exit_code == 2
 
 
@@ -91,7 +89,7 @@ def test_a_model_that_is_frozen_or_detached_is_told(make_trainer, points):
         def train_step(self, batch):
             return super().train_step(batch).detach().requires_grad_()
 
-    with pytest.raises(UsageError, match="have not changed: all 4"):
+    with pytest.raises(UsageError, match=r"have not changed: 0\.weight, 0\.bias"):
         overfit(make_trainer(net(), points, trainer_class=Detached), 30)
 
 
@@ -107,27 +105,12 @@ def test_the_wrong_loss_is_told(make_trainer, points, adam):
         overfit(trainer, 100)
 
 
-def test_too_few_steps_are_told_of_by_a_loss_that_still_falls(make_trainer, points, adam):
+def test_too_few_steps_are_told(make_trainer, points, adam):
     model = net()
-    with pytest.raises(UsageError, match="the loss was still falling: give it more steps"):
+    with pytest.raises(UsageError, match="more steps, or another learning rate"):
         overfit(make_trainer(model, points, optimizer=adam(model)), 12)
     with pytest.raises(UsageError, match="--steps is 1, expected 2 or more"):
         overfit(make_trainer(model, points), 1)
-
-
-class Mixed(Callback):
-    """Gives each sample half of the next one's class."""
-
-    def on_batch(self, trainer, batch):
-        share = F.one_hot(batch[1], 3).float()
-        return batch[0], (share + share.roll(1, 0)) / 2
-
-
-def test_mixed_targets_are_told_to_have_a_floor(make_trainer):
-    data = (torch.rand(8, 1, 6, 6), torch.arange(8) % 3)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    with pytest.raises(UsageError, match="with mixed targets no loss reaches zero"):
-        overfit(make_trainer(model, data, callbacks=(Mixed(),)), 30)
 
 
 def test_a_loss_that_is_not_finite_is_an_error_of_its_own(make_trainer, points):

@@ -31,7 +31,7 @@ def drawn(monkeypatch):
     return rows
 
 
-def config_of(kind, args=None, interval="epoch", groups=None):
+def config_of(kind, args=None, interval="epoch"):
     tree = {
         "name": "curve",
         "dataset": {"type": "Blobs", "args": {"size": 16}},
@@ -41,7 +41,7 @@ def config_of(kind, args=None, interval="epoch", groups=None):
         "optimizer": {
             "type": "SGD",
             "args": {"lr": RATES[0], "momentum": 0.9},
-            "param_groups": groups or [{"params": "weight"}, {"params": "bias", "lr": RATES[1]}],
+            "param_groups": [{"params": "weight"}, {"params": "bias", "lr": RATES[1]}],
         },
         "lr_scheduler": {"type": kind, "args": args or {}, "interval": interval},
         "trainer": {"epochs": EPOCHS, "monitor": "min loss"},
@@ -70,11 +70,6 @@ def test_what_is_drawn_is_what_training_would_see(drawn, kind, args, interval):
     for row in drawn:
         assert [row["group 0: weight"], row["group 1: bias"]] == expected[row["step"]]
     assert {drawn[0]["step"], drawn[-1]["step"]} == {0, EPOCHS * BATCHES - 1}
-
-
-def test_a_group_is_named_by_all_that_chooses_its_parameters(drawn):
-    plot_lr(config_of("LinearLR", groups=[{"max_ndim": 1}]))
-    assert list(drawn[0]) == ["step", "group 0: *, max_ndim 1", "group 1: the rest"]
 
 
 def test_one_file_is_written_and_the_rates_are_said(tmp_path, capsys):
