@@ -45,10 +45,7 @@ def _builds_model(thing: Any) -> bool:
 
 
 def _is_loss_function(thing: Any) -> bool:
-    try:
-        return inspect.isroutine(thing) and "reduction" in inspect.signature(thing).parameters
-    except ValueError:  # a builtin that does not tell
-        return False
+    return inspect.isfunction(thing) and "reduction" in inspect.signature(thing).parameters
 
 
 def _fills_in_place(thing: Any) -> bool:
@@ -73,7 +70,7 @@ DATA_LOADERS.register()(BaseDataLoader)
 TRANSFORMS = Registry("transforms", DATA, namespaces={"torchvision.transforms.v2": _is_module})
 SAMPLERS = _classes("samplers", DATA, SampleOrder)  # torch's cannot be resumed
 COLLATE_FNS = Registry("collate_fns", DATA, call_args=1)
-COLLATE_FNS.namespaces["torch.utils.data"] = lambda thing: thing is default_collate
+COLLATE_FNS.register()(default_collate)
 MODELS = Registry(
     "models",
     MODEL,

@@ -18,7 +18,7 @@ from base.registry.expression import parse_expression
 
 BUILT = tuple(registry.base for registry in REGISTRIES.values() if registry.base)
 LISTS = (list, Sequence, Iterable, Collection)
-FORMULA = (Callable, ([int], float))  # origin and arguments: a function of an epoch or a step
+FORMULA = Callable[[int], float]  # a function of an epoch or a step
 # What pydantic says, and how a config's reader says it.
 WORDS = {
     "Input should be ": "", "a valid integer or a valid number": "a valid number",
@@ -65,20 +65,15 @@ def to_json_type(annotation: Any) -> Any:
     kind, arguments = get_origin(annotation) or annotation, get_args(annotation)
     if kind is float:
         return int | float  # a whole number stays one
-    if kind is torch.Tensor:
-        return Annotated[Any, AfterValidator(_tensor)]
-    if kind is torch.dtype:
-        return Annotated[Any, AfterValidator(_dtype)]
+    if annotation in READERS:
+        return Annotated[Any, AfterValidator(READERS[annotation])]
     if _is_enum(kind):
         return Annotated[Any, AfterValidator(partial(_member, kind))]
-    if (kind, arguments) == FORMULA:
-        return Annotated[Any, AfterValidator(_formula)]
     if isinstance(kind, type) and issubclass(kind, BUILT):
         return Callable  # as which nothing in JSON passes: it takes a node
-    if kind in (Union, UnionType):  # of two that take a value the first counts
+    if kind in (Union, UnionType):
         named = any(_is_enum(member) or member is torch.dtype for member in arguments)
         members = [member for member in arguments if not (named and member is str)]
-        members.sort(key=lambda member: member is torch.Tensor)
         return Union[tuple(map(to_json_type, members))]  # noqa: UP007
     if kind in LISTS:
         return list[to_json_type(arguments[0])] if arguments else list
@@ -105,7 +100,7 @@ def _member(kind: type[enum.Enum], name: Any) -> enum.Enum:
 
 
 def _dtype(name: Any) -> torch.dtype:
-    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    dtype = getattr(torch, str(name), None)
     if not isinstance(dtype, torch.dtype):
         raise _expected("a dtype such as 'float32'")
     return dtype
@@ -124,3 +119,7 @@ def _tensor(value: Any) -> torch.Tensor:
         return torch.tensor(value, dtype=torch.get_default_dtype())
     except (TypeError, ValueError, RuntimeError):  # text, or a number beyond all range
         raise _expected("a number or a list of numbers") from None
+
+
+# What a config writes for a type that JSON does not know, and what makes one of it.
+READERS = {torch.Tensor: _tensor, torch.dtype: _dtype, FORMULA: _formula}

@@ -27,17 +27,12 @@ def parse_expression(text: str) -> Callable[[float], float]:
 
     Raises: ValueError where the text is no such formula, or too long.
     """
-    text = " ".join(text.split())
     if len(text) > LONGEST:
         raise ValueError(f"expected a formula of up to {LONGEST} characters, found {len(text)}")
-    if "#" in text:  # with its lines joined, a comment would swallow all after it
-        raise _refusal(text, text.index("#"))
     try:
-        compute = _compiled(ast.parse(text, mode="eval").body, text)
-    except SyntaxError as error:
-        raise _refusal(text, max(error.offset or 1, 1) - 1) from None
-    except (RecursionError, MemoryError):  # nested too deep
-        raise _refusal(text, 0) from None
+        compute = _compiled(ast.parse(f"({text}\n)", mode="eval").body)  # may go over lines
+    except (SyntaxError, RecursionError, MemoryError):  # the last: nested too deep
+        raise _refusal(text) from None
 
     def evaluate(epoch: float) -> float:
         try:
@@ -51,12 +46,11 @@ def parse_expression(text: str) -> Callable[[float], float]:
     return evaluate
 
 
-def _refusal(text: str, start: int, stop: int | None = None) -> ValueError:
-    found = format_value(text[start:stop]) if text[start:stop] else "its end"
-    return ValueError(f"expected a formula of {ALLOWED}; found {found} at character {start + 1}")
+def _refusal(found: str) -> ValueError:
+    return ValueError(f"expected a formula of {ALLOWED}; found {format_value(found)}")
 
 
-def _compiled(node: ast.expr, text: str) -> Callable[[float], float]:
+def _compiled(node: ast.expr) -> Callable[[float], float]:
     """Return what a node of a formula computes, if it is of the few kinds that one is made of."""
     function, parts = None, []
     match node:
@@ -75,9 +69,9 @@ def _compiled(node: ast.expr, text: str) -> Callable[[float], float]:
             takes_one = name not in ("min", "max")
             function = FUNCTIONS.get(name) if (len(parts) == 1) == takes_one else None
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            is_met, yes, no = (_compiled(part, text) for part in (test, body, orelse))
+            is_met, yes, no = map(_compiled, (test, body, orelse))
             return lambda epoch: yes(epoch) if is_met(epoch) else no(epoch)
     if function is None:
-        raise _refusal(text, node.col_offset, node.end_col_offset)
-    operands = [_compiled(part, text) for part in parts]
+        raise _refusal(ast.unparse(node))
+    operands = [_compiled(part) for part in parts]
     return lambda epoch: function(*(operand(epoch) for operand in operands))

@@ -14,12 +14,10 @@ def print_names(sections: Sequence[str]) -> None:
     """
     for section in sections:
         if section not in REGISTRIES:
-            known = ", ".join(REGISTRIES)
-            near = did_you_mean(section, REGISTRIES)
+            near, known = did_you_mean(section, REGISTRIES), ", ".join(REGISTRIES)
             raise UsageError(f"no section {section!r}{near}, expected one of {known}")
     for section in sections or REGISTRIES:
         print(section)
-        sources = REGISTRIES[section].names()
-        own_first = sorted(dict.fromkeys(sources.values()), key=lambda s: not s.endswith(".py"))
-        for source in own_first:
-            print(f"  {source}: {', '.join(sorted(n for n in sources if sources[n] == source))}")
+        names = REGISTRIES[section].names()
+        for source in sorted({*names.values()}, key=lambda s: (not s.endswith(".py"), s)):
+            print(f"  {source}: {', '.join(sorted(n for n in names if names[n] == source))}")

@@ -2,14 +2,13 @@
 
 import importlib
 import logging
-import sys
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from base.errors import ConfigError, ConfigIssue, did_you_mean, format_value
-from base.registry.discovery import SourceFile, library_names, source_files, source_of
+from base.registry.discovery import SourceFile, source_files, source_of
 
 Predicate = Callable[[Any], bool]
 
@@ -22,9 +21,9 @@ class Registry:
 
     The project's own are what is registered, and what a module in `places` defines publicly and
     `is_own` accepts. `namespaces` are modules of torch and its family, each with the kind of thing
-    taken from it; one that is not imported yet is only for a name that its library's files define.
-    `base` is what its classes derive from, if they do. `call_args` counts the leading arguments
-    that a function gets when it is called, such as (output, target) of a loss.
+    taken from it; they are imported in turn until one has the name. `base` is what its classes
+    derive from, if they do. `call_args` counts the leading arguments that a function gets when it
+    is called, such as (output, target) of a loss.
     """
 
     section: str
@@ -53,34 +52,31 @@ class Registry:
             ConfigError: the name is unknown or stands for two things of the project, or a module
                 that may define it cannot be imported.
         """
-        if (thing := self.lookup(name)) is None:
-            thing = self._lookup_own(name, self._files())  # what a module makes as it runs
-        if thing is None:
-            unknown = f"unknown name {format_value(name)}{self._nearest(name)}"
-            broken = [file.issue for file in self._files() if file.issue]
-            raise ConfigError([ConfigIssue((), unknown), *broken])
-        return thing
-
-    def lookup(self, name: str) -> Any | None:
-        """Return what `name` stands for, None where no source says so; else as `find`."""
-        files = [file for file in self._files() if name in file.names]
-        if broken := [file.issue for file in files if file.issue]:
+        files = self._files()
+        likely = [file for file in files if name in file.names]
+        if broken := [file.issue for file in likely if file.issue]:
             raise ConfigError(broken)
-        if (own := self._lookup_own(name, files)) is not None:
-            return own
+        if own := self._own(likely).get(name):
+            return _only(name, own)
         for namespace, accepts in self.namespaces.items():
-            if namespace in sys.modules or name in library_names(namespace):
-                thing = vars(importlib.import_module(namespace)).get(name)
-                if thing is not None and not name.startswith("_") and accepts(thing):
-                    return thing
-        return None
+            if name in (offered := _offered(namespace, accepts)):
+                return offered[name]
+        own = self._own(files)  # as a module may make things as it runs
+        if name in own:
+            return _only(name, own[name])
+        last = name.rpartition(".")[2]  # of a dotted path only the end can be meant
+        known = {*own, *self._sources()}
+        near = did_you_mean(last, known) if last == name or last in known else ""
+        issue = ConfigIssue((), f"unknown name {format_value(name)}{near}")
+        raise ConfigError([issue, *(file.issue for file in files if file.issue)])
 
     def knows(self, name: str) -> bool:
-        """Tell whether `name` stands for something here, be it broken."""
+        """Tell whether `name` stands for something here."""
         try:
-            return self.lookup(name) is not None
+            self.find(name)
         except ConfigError:
-            return True
+            return False
+        return True
 
     def own(self) -> dict[str, Any]:
         """Return all of the project's own by name, with a warning of modules that are broken."""
@@ -91,8 +87,7 @@ class Registry:
 
     def names(self) -> dict[str, str]:
         """Return every name with where it comes from: a file of the project or a namespace."""
-        own = {name: source_of(thing) for name, thing in self.own().items()}
-        return self._offered(self.namespaces) | own
+        return self._sources() | {name: source_of(thing) for name, thing in self.own().items()}
 
     def _files(self) -> list[SourceFile]:
         return [file for place in self.places for file in source_files(place)]
@@ -101,38 +96,28 @@ class Registry:
         """Return what is registered, and what files define besides, by name."""
         found = {name: [*things.values()] for name, things in self.registered.items()}
         registered = [thing for things in found.values() for thing in things]
-        for name, thing in (pair for file in files for pair in file.things()):
+        for name, thing in (item for file in files for item in file.things.items()):
             if self.is_own(thing) and thing not in registered:
                 found.setdefault(name, []).append(thing)
         return found
 
-    def _lookup_own(self, name: str, files: Iterable[SourceFile]) -> Any | None:
-        things = self._own(files).get(name, [])
-        if len(things) > 1:
-            places = " and ".join(sorted({source_of(thing) for thing in things}))
-            message = f"{name!r} is defined twice, in {places}; rename one"
-            raise ConfigError([ConfigIssue((), message)])
-        return things[0] if things else None
-
-    def _offered(self, namespaces: Iterable[str]) -> dict[str, str]:
-        """Return the names of what is taken of namespaces, each with the first that has it."""
-        offered: dict[str, str] = {}
-        for space in namespaces:
-            for name, thing in vars(importlib.import_module(space)).items():
-                if name[0] != "_" and self.namespaces[space](thing):
-                    offered.setdefault(name, space)
-        return offered
-
-    def _nearest(self, name: str) -> str:
-        """Return a hint at the nearest name, without importing a library that has none nearer."""
-        unread = [space for space in self.namespaces if space not in sys.modules]
-        known = [*self._own(self._files()), *self._offered({*self.namespaces} - {*unread})]
-        written = [name for space in unread for name in library_names(space)]
-        last = name.rpartition(".")[2]  # of a path only its end can be meant
-        if _hint(name, last, known) != _hint(name, last, written + known):
-            known += self._offered(unread)
-        return _hint(name, last, known)
+    def _sources(self) -> dict[str, str]:
+        """Return the names of libraries, each with the first namespace that offers it."""
+        spaces = reversed(self.namespaces.items())
+        return {name: space for space, accepts in spaces for name in _offered(space, accepts)}
 
 
-def _hint(name: str, last: str, names: Collection[str]) -> str:
-    return did_you_mean(last, [last] if last in names else names if last == name else ())
+@cache
+def _offered(namespace: str, accepts: Predicate) -> dict[str, Any]:
+    """Return what is taken from a module of a library, by name."""
+    things = vars(importlib.import_module(namespace)).items()
+    return {name: thing for name, thing in things if name[0] != "_" and accepts(thing)}
+
+
+def _only(name: str, things: list[Any]) -> Any:
+    """Return the one thing of a name, or raise ConfigError where it has two meanings."""
+    if len(things) > 1:
+        places = " and ".join(sorted({source_of(thing) for thing in things}))
+        message = f"{name!r} is defined twice, in {places}; rename one"
+        raise ConfigError([ConfigIssue((), message)])
+    return things[0]

@@ -39,37 +39,35 @@ def test_it_computes_what_python_would(text):
 
 
 def test_it_may_go_over_lines():
-    assert parse_expression("\n  0.5 **\n  epoch\n")(2) == 0.25
+    assert parse_expression("\n  0.5 **  # less\n  epoch\n")(2) == 0.25
 
 
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("__import__('os')", "\"__import__('os')\" at character 1"),
-        ("1 + epoch.real", "'epoch.real' at character 5"),
-        ("step", "'step' at character 1"),
-        ("abs(epoch)", "'abs(epoch)' at character 1"),
-        ("2 * min(epoch)", "'min(epoch)' at character 5"),
-        ("sqrt(1, 2)", "'sqrt(1, 2)' at character 1"),
-        ("max(1, 2, key=3)", "'max(1, 2, key=3)' at character 1"),
-        ("max(*epoch)", "'max(*epoch)' at character 1"),
-        ("epoch ^ 2", "'epoch ^ 2' at character 1"),
-        ("0 < epoch < 3", "'0 < epoch < 3' at character 1"),
-        ("not epoch", "'not epoch' at character 1"),
-        ("(lambda: 1)()", "'(lambda: 1)()' at character 1"),
-        ("[epoch for epoch in epoch]", "'[epoch for epoch in epoch]' at character 1"),
-        ("'a' * 9", "\"'a'\" at character 1"),
-        ("1 + True", "'True' at character 5"),
-        ("2j", "'2j' at character 1"),
-        ("(epoch := 3)", "'epoch := 3' at character 2"),
-        ("0.95 **", "'0.95 **' at character 1"),
-        ("epoch 2", "at character"),
-        ("1 # less\n - 0.5", "'# less - 0.5' at character 3"),
-        ("", "its end at character 1"),
-        ("\0", "at character 1"),
+        ("__import__('os')", "\"__import__('os')\""),
+        ("1 + epoch.real", "'epoch.real'"),
+        ("step", "'step'"),
+        ("abs(epoch)", "'abs(epoch)'"),
+        ("2 * min(epoch)", "'min(epoch)'"),
+        ("sqrt(1, 2)", "'sqrt(1, 2)'"),
+        ("max(1, 2, key=3)", "'max(1, 2, key=3)'"),
+        ("max(*epoch)", "'max(*epoch)'"),
+        ("epoch ^ 2", "'epoch ^ 2'"),
+        ("0 < epoch < 3", "'0 < epoch < 3'"),
+        ("not epoch", "'not epoch'"),
+        ("(lambda: 1)()", "'(lambda: 1)()'"),
+        ("[epoch for epoch in epoch]", "'[epoch for epoch in epoch]'"),
+        ("'a' * 9", "\"'a'\""),
+        ("1 + True", "'True'"),
+        ("2j", "'2j'"),
+        ("(epoch := 3)", "'(epoch := 3)'"),
+        ("0.95 **", "'0.95 **'"),
+        ("epoch 2", "'epoch 2'"),
+        ("", "'()'"),
     ],
 )
-def test_all_else_is_refused_at_its_place(text, found):
+def test_all_else_is_refused_and_named(text, found):
     with pytest.raises(ValueError, match=r"^expected a formula of ") as caught:
         parse_expression(text)
     assert str(caught.value).startswith(f"expected a formula of {ALLOWED}; found ")
@@ -122,7 +120,7 @@ class TestWhereAConfigStatesIt:
 
     @pytest.mark.parametrize("value", ["0.5 ^ epoch", ["1", "0.5 ^ epoch"]])
     def test_what_is_wrong_in_a_text_is_said(self, value):
-        with pytest.raises(ValueError, match=r"; found '0\.5 \^ epoch' at character 1$"):
+        with pytest.raises(ValueError, match=r"; found '0\.5 \^ epoch'$"):
             self.read(value)
 
     @pytest.mark.parametrize(

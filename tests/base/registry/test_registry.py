@@ -22,7 +22,6 @@ from base.registry import (
     TRANSFORMS,
     WRITERS,
 )
-from base.registry.discovery import library_names
 
 NET = "import torch\n\nclass {}(torch.nn.Module):\n    pass\n"
 NUMBERS = itertools.count()
@@ -225,10 +224,6 @@ class TestModulesThatCannotBeImported:
         cause = "cannot be imported: NameError: name 'undefined' is not defined"
         assert lines_of(section(MODELS, both).find, "A") == [f"{both}/z.py:2: {cause}"]
 
-    def test_may_still_be_asked_whether_a_name_is_theirs(self, package):
-        models = section(MODELS, package(a="1 / 0\ndef A(): ...\n"))
-        assert [models.knows(name) for name in ("A", "Linear", "B")] == [True, True, False]
-
     def test_run_once(self, package, capsys):
         models = section(MODELS, package(a="print('ran')\n1 / 0\ndef A(): ...\n"))
         for _ in range(3):
@@ -272,38 +267,6 @@ class TestTorchsThings:
         assert said_of(name, LOSSES).startswith("unknown name ")
         assert len(said_of(name, LOSSES)) < 80
         assert said_of("_LRScheduler", LR_SCHEDULERS).startswith("unknown name")
-
-
-class TestLibrariesThatAreNotImported:
-    def test_have_every_name_that_they_offer_written_in_their_files(self):
-        for registry in REGISTRIES.values():
-            for name, source in registry.names().items():
-                if source in registry.namespaces:
-                    assert name in library_names(source.partition(".")[0])
-
-    @pytest.fixture
-    def models(self, package, monkeypatch):
-        """Models of a package with a Net, and of a library that is not imported and has a Gate."""
-        own = package(a=NET.format("Net"))
-        library = package(__init__="from .parts import *\n", parts=NET.format("Gate"))
-        return library, replace(section(MODELS, own), namespaces={library: MODELS.is_own})
-
-    def test_are_imported_for_a_name_of_theirs(self, models):
-        library, registry = models
-        assert registry.find("Gate").__module__ == f"{library}.parts"
-
-    def test_stay_so_while_the_nearest_name_is_another(self, models):
-        library, registry = models
-        assert said_of("Nett", registry) == "unknown name 'Nett' (did you mean 'Net'?)"
-        assert said_of("Foo", registry) == "unknown name 'Foo'"
-        assert library not in sys.modules
-
-    def test_are_imported_where_the_nearest_name_may_be_theirs(self, models):
-        _, registry = models
-        assert said_of("Gat", registry) == "unknown name 'Gat' (did you mean 'Gate'?)"
-
-    def test_that_are_not_installed_have_no_names(self):
-        assert library_names("no_such_library") == []
 
 
 class TestUnknownNames:
