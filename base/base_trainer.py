@@ -1,9 +1,8 @@
-"""The contract of trainers: `fit` is the order of an epoch; `trainer_state` is what is saved."""
+"""The contract of trainers: `fit` is the order of an epoch."""
 
-import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,13 +15,12 @@ from base.base_data_loader import BaseDataLoader
 from base.callback import Callback
 from base.checkpoint.checkpoints import Checkpoints
 from base.config.schema import Config
-from base.errors import StoppedError
 from base.runtime import distributed
-from base.runtime.device import PRECISIONS, to_device
-from base.runtime.finite_guard import FiniteGuard, check_model_finite
+from base.runtime.device import PRECISIONS, rng_state, set_rng_state, to_device
+from base.runtime.finite_guard import FiniteGuard
 from base.runtime.metric_tracker import Metric, MetricTracker
 from base.runtime.monitor import Monitor
-from base.runtime.stop_signal import EXIT_CODES, StopSignal
+from base.runtime.stop_signal import StopSignal
 from base.trainer_state import TrainerState
 
 
@@ -49,8 +47,7 @@ class BaseTrainer(TrainerState, ABC):
         device: torch.device,
     ) -> None:
         self.config, self.settings, self.device = config, config.trainer, device
-        self.world_size = distributed.world_size()
-        self.is_alone = self.world_size == 1
+        self.is_alone = distributed.world_size() == 1
         self.network, self.loss = model, loss
         self.wrap()
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
@@ -61,6 +58,7 @@ class BaseTrainer(TrainerState, ABC):
         self.metrics = dict(metrics)
         self.train_metrics = MetricTracker(metrics, device=device)
         self.valid_metrics = MetricTracker(metrics, device=device)
+        self.tracker = self.train_metrics  # the one in use; in evaluation it is another
         self.monitor = Monitor(self.settings.monitor, early_stop=self.settings.early_stop)
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=PRECISIONS[self.settings.precision] is torch.float16
@@ -80,14 +78,8 @@ class BaseTrainer(TrainerState, ABC):
         """Train from batch `self.batch` to the end of the epoch; return its columns."""
 
     @abstractmethod
-    def evaluate(
-        self, *, limit: int | None = None, tracker: MetricTracker | None = None
-    ) -> dict[str, float]:
-        """Evaluate on the validation data; return its columns without a `val_` prefix.
-
-        `limit` is a number of batches, `tracker` takes the place of `valid_metrics`; `fit` asks for
-        neither.
-        """
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate on the validation data; return its columns without a `val_` prefix."""
 
     @property
     def is_finished(self) -> bool:
@@ -161,54 +153,6 @@ class BaseTrainer(TrainerState, ABC):
             "last": self.row,
         }
 
-    # --- saving and stopping --------------------------------------------------------------------
-
-    def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint of this very step; every rank takes part, one writes.
-
-        Raises:
-            DivergedError: the model is not finite; nothing was written.
-        """
-        state = self._finite_state()
-        if self.checkpoints is None:
-            return
-        if self.batch == 0:
-            self.checkpoints.save(state, epoch=self.epoch, best=best)
-        else:
-            self.checkpoints.save(state, epoch=self.epoch + 1, step=self.step)
-
-    def save_best(self, column: str = "") -> None:
-        """Write the state of a finished epoch as the best alone, or as the best by a column.
-
-        Raises:
-            DivergedError: the model is not finite; nothing was written.
-        """
-        state = self._finite_state()
-        if self.checkpoints is not None:
-            self.checkpoints.save_best(state, column)
-
-    def _finite_state(self) -> dict[str, Any]:
-        epoch = self.epoch + (self.batch > 0)  # the one that trained last
-        self.guard.read(epoch=epoch)
-        check_model_finite(self.network, epoch=epoch, step=self.step)
-        self.logger.flush()
-        return self.state_dict()
-
-    def stop(self, signum: int) -> StoppedError:
-        """Save the state, if it is not yet, and return the error that ends a run after a signal."""
-        if not self.is_finished:
-            self.save()
-        return self._stopped(signum)
-
-    def _stopped(self, signum: int) -> StoppedError:
-        place = f"in epoch {self.epoch + 1}" if self.batch else f"after epoch {self.epoch}"
-        message = f"stopped by {signal.Signals(signum).name} {place}, step {self.step}"
-        if self.checkpoints is not None:
-            run = self.checkpoints.folder.parent
-            message += f"; saved in {run}\n"
-            message += f"continue with: {distributed.launcher()} train.py -r {run}"
-        return StoppedError(message, exit_code=EXIT_CODES[signum])
-
     # --- what the settings make of the model ----------------------------------------------------
 
     def wrap(self) -> None:
@@ -219,7 +163,7 @@ class BaseTrainer(TrainerState, ABC):
             self.model = DistributedDataParallel(
                 self.model,
                 device_ids=None if self.device.type == "cpu" else [self.device],
-                find_unused_parameters=self.settings.deterministic and self.world_size > 2,
+                find_unused_parameters=self.settings.deterministic and distributed.world_size() > 2,
             )
 
     def make_guard(self) -> FiniteGuard:
@@ -237,6 +181,24 @@ class BaseTrainer(TrainerState, ABC):
         if self.device.type == "cpu" and not self.settings.channels_last:
             return batch
         return to_device(batch, self.device, channels_last=self.settings.channels_last)
+
+    @contextmanager
+    def evaluating(self, tracker: MetricTracker) -> Iterator[None]:
+        """Evaluate in this context, metrics into `tracker`; the generators come out as they were.
+
+        `self.model` is the plain module in evaluation mode, the averaged weights if there are any.
+        """
+        generators = rng_state(self.device)
+        model, self.model = self.model, self.ema.module if self.ema else self.network
+        self.tracker = tracker
+        distributed.share_buffers(self.model)
+        self.model.eval()
+        try:
+            with torch.no_grad():  # not inference_mode: a model may keep a tensor it makes here
+                yield
+        finally:
+            self.model, self.tracker = model, self.train_metrics
+            set_rng_state(generators, self.device)
 
     @property
     def parameters(self) -> list[nn.Parameter]:

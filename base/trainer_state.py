@@ -1,21 +1,24 @@
-"""The state of a trainer: what a checkpoint holds, and how it is put back."""
+"""The state of a trainer: what a checkpoint holds, how it is put back, and when it is saved."""
 
 import copy
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from base.checkpoint.state import differences, load_parts, state_of
-from base.errors import DataError
+from base.errors import DataError, StoppedError
 from base.runtime import distributed
 from base.runtime.device import rng_state, set_rng_state, versions
+from base.runtime.finite_guard import check_model_finite
+from base.runtime.stop_signal import EXIT_CODES
 
 COUNTERS = ("epoch", "step", "batch", "seconds", "row")
 NUM_SHOWN = 3  # differences
 
 
 class TrainerState:
-    """The part of `BaseTrainer` that saves and restores; it adds no attribute of its own.
+    """The part of `BaseTrainer` that saves, stops and restores; it adds no attribute of its own.
 
     Name in `stateful` what else a subclass must save: attributes with `state_dict` and
     `load_state_dict`.
@@ -70,6 +73,50 @@ class TrainerState:
         load_parts(self._model_parts(), state)
         if self.ema:
             self.ema.n_averaged.fill_(state["step"])
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of this very step; every rank takes part, one writes.
+
+        Raises:
+            DivergedError: the model is not finite; nothing was written.
+        """
+        state = self._finite_state()
+        epoch, step = (self.epoch + 1, self.step) if self.batch else (self.epoch, None)
+        if self.checkpoints is not None:
+            self.checkpoints.save(state, epoch=epoch, step=step, best=best)
+
+    def save_best(self, column: str = "") -> None:
+        """Write a finished epoch as the best alone, or as the best by a column; raise as `save`."""
+        state = self._finite_state()
+        if self.checkpoints is not None:
+            self.checkpoints.save_best(state, column)
+
+    def stop_if_signalled(self) -> None:
+        """Save and stop if a signal came to any rank; all of them ask at the same step.
+
+        Raises:
+            StoppedError: one came; the message has the command that continues.
+        """
+        if signum := distributed.max_over_ranks(self.stop_signal.number):
+            if not self.is_finished:
+                self.save()
+            raise self._stopped(signum)
+
+    def _stopped(self, signum: int) -> StoppedError:
+        place = f"in epoch {self.epoch + 1}" if self.batch else f"after epoch {self.epoch}"
+        message = f"stopped by {signal.Signals(signum).name} {place}, step {self.step}"
+        if self.checkpoints is not None:
+            run = self.checkpoints.folder.parent
+            message += f"; saved in {run}\n"
+            message += f"continue with: {distributed.launcher()} train.py -r {run}"
+        return StoppedError(message, exit_code=EXIT_CODES[signum])
+
+    def _finite_state(self) -> dict[str, Any]:
+        epoch = self.epoch + (self.batch > 0)  # the one that trained last
+        self.guard.read(epoch=epoch)
+        check_model_finite(self.network, epoch=epoch, step=self.step)
+        self.logger.flush()
+        return self.state_dict()
 
     def _model_parts(self) -> dict[str, Any]:
         average = self.ema.module if self.ema else None

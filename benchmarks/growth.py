@@ -163,6 +163,7 @@ def classes(number: int) -> dict[str, float]:
             contextlib.redirect_stdout(io.StringIO()) as printed,
         ):
             trainer.valid_data_loader = trainer.data_loader
+            trainer.num_valid_batches = trainer.num_batches
             evaluate(trainer, Path(folder), open_evaluation_logger(trainer.config))
             files = sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20
         taken = {"seconds": time.process_time() - started, "MiB": megabytes("VmHWM") - before}

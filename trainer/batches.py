@@ -89,9 +89,10 @@ def count_steps(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
     return math.ceil(count_batches(settings, data_loader) / settings.accumulate)
 
 
-def count_limited(settings: TrainerConfig, data_loader: BaseDataLoader) -> int:
-    """Return the number of batches of one pass through a loader."""
-    return min(len(data_loader), settings.limit_batches or len(data_loader))
+def count_limited(settings: TrainerConfig, data_loader: BaseDataLoader | None) -> int:
+    """Return the number of batches of one pass through a loader, 0 where there is none."""
+    num_batches = len(data_loader) if data_loader is not None else 0
+    return min(num_batches, settings.limit_batches or num_batches)
 
 
 class TimedIterator:
@@ -100,7 +101,7 @@ class TimedIterator:
     `seconds_before` are those of training in the same epoch by an earlier process.
     """
 
-    def __init__(self, batches: Iterable[Any], *, seconds_before: float = 0.0) -> None:
+    def __init__(self, batches: Iterable[Any], seconds_before: float = 0.0) -> None:
         self.batches, self.seconds_before = batches, seconds_before
         self.started = time.perf_counter()
         self.waited = 0.0

@@ -36,7 +36,8 @@ def dry_run(trainer: Trainer) -> None:
     print(f"parameters without a gradient: {', '.join(sorted(idle)) or 'none'}")
     columns = {"epoch": 1, "lr": trainer.learning_rate} | losses
     if trainer.valid_data_loader is not None:
-        values = trainer.evaluate(limit=1)
+        trainer.num_valid_batches = 1
+        values = trainer.evaluate()
         columns |= {f"val_{name}": value for name, value in values.items()}
         print(f"one validation batch: {format_values(values)}")
     trainer.monitor.update(columns)  # names a column that nothing logs

@@ -78,7 +78,8 @@ def evaluate(trainer: Trainer, folder: Path, logger: RunLogger) -> dict[str, flo
         WriteError: the disk is full or the folder cannot be written.
     """
     tracker = PredictionTracker(trainer.metrics, device=trainer.device)
-    metrics, loader = trainer.evaluate(tracker=tracker), trainer.valid_data_loader
+    trainer.valid_metrics = tracker
+    metrics, loader = trainer.evaluate(), trainer.valid_data_loader
     predictions = tracker.predictions()
     labels = seen_classes(loader, predictions) if tracker.kind == "classification" else []
     make_folder(folder)

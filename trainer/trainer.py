@@ -1,6 +1,9 @@
-"""The batch loop: the trainer that most projects use or subclass."""
+"""The batch loop and evaluation: the trainer that most projects use or subclass."""
 
+import functools
+import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -14,19 +17,12 @@ from base.runtime import distributed
 from base.runtime.device import count_samples
 from base.runtime.finite_guard import FiniteGuard
 from logger import ProgressBar
-from trainer.batches import (
-    Losses,
-    TimedIterator,
-    check_stock_steps,
-    count_batches,
-    input_and_target,
-    warn_of_waiting,
-)  # fmt: skip
-from trainer.evaluation_loop import EvaluationLoop
+from trainer import batches
+from trainer.batches import Losses, TimedIterator
 from trainer.failure import translate_runtime_errors
 
 
-class Trainer(EvaluationLoop, BaseTrainer):
+class Trainer(BaseTrainer):
     """Trains on batches of (input, target).
 
     Override `train_step(batch)` for another forward pass or loss, and `valid_step(batch)` if
@@ -37,15 +33,15 @@ class Trainer(EvaluationLoop, BaseTrainer):
 
     def __init__(self, model: nn.Module, **parts: Any) -> None:
         super().__init__(model, **parts)
-        self.tracker = self.train_metrics
-        self.num_batches = count_batches(self.settings, self.data_loader)
+        self.num_batches = batches.count_batches(self.settings, self.data_loader)
+        self.num_valid_batches = batches.count_limited(self.settings, self.valid_data_loader)
         self.has_warned = False
         self.needs_closure = isinstance(self.optimizer, torch.optim.LBFGS)
 
     @classmethod
     def check_config(cls, config: Config, path: KeyPath) -> Iterable[ConfigIssue]:
         """Return what these steps cannot do with a config; those of a subclass may."""
-        return check_stock_steps(config, path) if cls is Trainer else ()
+        return batches.check_stock_steps(config, path) if cls is Trainer else ()
 
     @staticmethod
     def columns(args: Any) -> Iterable[str]:
@@ -56,7 +52,7 @@ class Trainer(EvaluationLoop, BaseTrainer):
 
     def train_step(self, batch: Any) -> Losses:
         """Return the mean loss of a batch, or its components, which are summed and logged."""
-        inputs, target = input_and_target(batch)
+        inputs, target = batches.input_and_target(batch)
         output = self.model(inputs)
         self.update_metrics(output, target)
         return self.loss(output, target)
@@ -84,16 +80,15 @@ class Trainer(EvaluationLoop, BaseTrainer):
         """Train from batch `self.batch` on; return the epoch's columns, over all ranks."""
         set_training(self.model)
         first, num_left = self.first_batch + self.batch, self.num_batches - self.batch
-        batches = self.data_loader.batches(first, num_left)
-        self.batches = TimedIterator(batches, seconds_before=self.seconds)
+        self.timed = TimedIterator(self.data_loader.batches(first, num_left), self.seconds)
         with self._progress_bar() as self.bar, translate_runtime_errors(self):
-            for batch in self.batches:
+            for batch in self.timed:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
-                self.bar.update(self.batch_size * self.world_size)
+                self.bar.update(self.batch_size * distributed.world_size())
                 if self.is_update_step:
                     self._after_step()
-        self.has_warned = self.has_warned or warn_of_waiting(self)
+        self.has_warned = self.has_warned or batches.warn_of_waiting(self)
         return {
             "seconds": self.seconds,
             "samples_per_second": self.num_samples / self.seconds,
@@ -109,19 +104,14 @@ class Trainer(EvaluationLoop, BaseTrainer):
             enabled=distributed.is_main(),
         )
 
-    def prepare_batch(self, batch: Any, *, group_size: int | None = None) -> Any:
-        """Find a batch's size, position in its group and divisor; return it as it is trained on.
-
-        `group_size` is the number of batches that make an optimizer step, `accumulate` by default,
-        fewer at the end of an epoch.
-        """
+    def prepare_batch(self, batch: Any) -> Any:
+        """Find a batch's size, position in its group and divisor; return it as it is trained on."""
         self.current_batch, self.rng_before = batch, torch.get_rng_state()  # kept if it fails
         self.batch_size = count_samples(batch)
         position = self.batch % self.settings.accumulate
-        if group_size is None:
-            group_size = min(self.settings.accumulate, self.num_batches - self.batch + position)
+        num_left = self.num_batches - self.batch
+        self.loss_divisor = group_size = min(self.settings.accumulate, position + num_left)
         self.is_update_step = position + 1 == group_size
-        self.loss_divisor = group_size
         if not self.is_alone:
             number = self.first_batch + self.batch
             self.loss_divisor /= self.data_loader.batch_sampler.weight(number)
@@ -182,29 +172,21 @@ class Trainer(EvaluationLoop, BaseTrainer):
         if self.schedule_interval == "step":
             self.lr_scheduler.step()
         self._call("on_step")
-        self.seconds = self.batches.seconds
+        self.seconds = self.timed.seconds
         is_last = self.batch == self.num_batches
         is_log_step = is_last or self.step % self.settings.log_interval == 0
         if is_log_step:
             self.guard.read(epoch=self.epoch + 1)
-            self.waiting = self.batches.share_waited
+            self.waiting = self.timed.share_waited
             values = self.train_metrics.compute_since_last_log() | {"lr": self.learning_rate}
             self.bar.show(**values, waiting=self.waiting)
             self.logger.log_step(values, self.step)
-        signum = self.stop_signal.number
-        if not self.is_alone:  # ranks must agree to stop
-            signum = distributed.max_over_ranks(signum) if is_log_step else 0
-        if signum:
-            raise self.stop(signum)
-        if self._is_save_step(is_last):
+        if is_log_step or (self.is_alone and self.stop_signal.number):
+            self.stop_if_signalled()
+        save_steps, save_period = self.settings.save_steps, self.settings.save_period
+        is_saved_later = is_last and (self.epoch + 1) % save_period == 0  # with the epoch's end
+        if save_steps and self.step % save_steps == 0 and not is_saved_later:
             self.save()
-
-    def _is_save_step(self, is_last: bool) -> bool:
-        """Tell whether `save_steps` asks for a checkpoint that the epoch's end will not write."""
-        every = self.settings.save_steps
-        if every is None or self.step % every:
-            return False
-        return not is_last or (self.epoch + 1) % self.settings.save_period != 0
 
     @property
     def num_samples(self) -> int:
@@ -221,3 +203,45 @@ class Trainer(EvaluationLoop, BaseTrainer):
         # a train_batch of one's own may step other optimizers, which do not know of `found_inf`
         at_once = type(self).train_batch is not Trainer.train_batch or self.scaler.is_enabled()
         return FiniteGuard(self.optimizer, device=self.device, at_once=at_once)
+
+    # --- evaluation -----------------------------------------------------------------------------
+
+    def evaluate(self) -> dict[str, float]:
+        """Evaluate on the validation data, with metrics in `valid_metrics`; no generator moves."""
+        self.valid_metrics.reset()
+        with self.evaluating(self.valid_metrics), translate_runtime_errors(self):
+            for batch in self.valid_data_loader.batches(0, self.num_valid_batches):
+                is_first = not self.tracker.sums
+                self.log_losses(self.evaluate_batch(batch))
+                if is_first and self.epoch == 0 and self.is_alone:
+                    with suppress(ValueError):  # of metrics that need more than a batch
+                        self.tracker.compute()  # names one that is no scalar at once
+                if self.stop_signal.number and self.is_alone:
+                    break
+        self.stop_if_signalled()
+        return self.valid_metrics.compute()
+
+    def evaluate_batch(self, batch: Any) -> Losses:
+        """Return what `valid_step` makes of a batch, on the run's device and in its precision."""
+        self.batch_size = count_samples(batch)
+        with self.autocast():
+            return self.valid_step(self.on_device(batch))
+
+    def update_metrics(self, output: Any, target: Any) -> None:
+        """Give the output for a batch and its target, its `labels` if mixed, to every metric."""
+        self.tracker.update(output, getattr(target, "labels", target), self.batch_size)
+
+    def log_losses(self, losses: Losses) -> Tensor:
+        """Log a batch's loss, or its components and their sum, and return the sum.
+
+        Raises:
+            DivergedError: one of a training batch is not finite.
+            UsageError: there is none, or a component is called as another column is.
+        """
+        components = batches.loss_components(losses, taken=self.metrics)
+        total = functools.reduce(operator.add, components.values())
+        for name, value in (components | {"loss": total}).items():
+            seen = self.tracker.add(name, value, self.batch_size)
+            if self.tracker is self.train_metrics:
+                self.guard.check(name, seen, epoch=self.epoch + 1, step=self.step + 1)
+        return total

@@ -151,7 +151,7 @@ def _update_batch_norms(trainer: Trainer) -> None:
         set_training(trainer.network)
         for batch in trainer.data_loader.batches(0, num_batches):
             trainer.evaluate_batch(batch)
-            if trainer.stop_signal.number and trainer.is_alone:
-                raise trainer.stop(trainer.stop_signal.number)
+            if trainer.is_alone:
+                trainer.stop_if_signalled()
     for buffer in (buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)):
         buffer.copy_(distributed.mean_over_ranks(buffer))

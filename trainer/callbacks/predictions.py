@@ -13,7 +13,6 @@ from base import Callback
 from base.errors import UsageError
 from logger.plots.figures import MAX_MATRIX_CLASSES
 from logger.tensorboard_writer import add_png
-from trainer.batches import count_limited
 from trainer.evaluation import PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 
@@ -119,7 +118,7 @@ def predict(trainer: Trainer, tracker: SampleTracker, num_samples: int) -> None:
     if layers := [layer for layer in trainer.model.modules() if isinstance(layer, kinds)]:
         hooks.append(layers[-1].register_forward_pre_hook(tracker.keep_features))
     try:
-        for batch in loader.batches(0, min(num_batches, count_limited(trainer.settings, loader))):
+        for batch in loader.batches(0, min(num_batches, trainer.num_valid_batches)):
             trainer.evaluate_batch(batch)
     finally:
         for hook in hooks:

@@ -42,7 +42,8 @@ def overfit(trainer: Trainer, num_steps: int) -> None:
     set_rates(trainer)
     set_training(trainer.model)
     before = {name: p.detach().clone() for name, p in trainer.network.named_parameters()}
-    batch = trainer.prepare_batch(next(trainer.data_loader.batches(0, 1)), group_size=1)
+    trainer.num_batches = 1
+    batch = trainer.prepare_batch(next(trainer.data_loader.batches(0, 1)))
     rows: list[dict[str, float]] = []
     bar = ProgressBar(num_steps * trainer.batch_size, description="one batch")
     with bar, translate_runtime_errors(trainer):
