@@ -266,12 +266,11 @@ ISSUES = [
     ),
     # the text itself
     ("seed: 1 => name: x", "2:1: name: found this key twice, first at c.yaml:1:1"),
-    ("seed: 1 => \tseed: 1", "2:1: found a tab where YAML takes only spaces; indent with spaces"),
     (
-        "name: t => name: t\narch: Linear",
-        "2:1: arch: stands for 'model', which is given too, at c.yaml:12:1",
+        "seed: 1 => \tseed: 1",
+        "2:1: while scanning for the next token, found character '\\t' that cannot start any token",
     ),
-    ("device: cpu => n_gpu: two", "3:1: n_gpu: expected a whole number, found 'two'"),
+    ("name: t => name: t\narch: Linear", "2:1: arch: unknown key"),
 ]  # fmt: skip
 
 
@@ -369,13 +368,12 @@ class TestAncestorsKeys:
         assert (config.device, config.model.type) == ("auto", "Linear")
 
     def test_beside_ours_in_one_place_are_an_issue(self):
-        text = self.TEXT.replace("seed: 1", "device: cpu").replace("loss:", "model: Linear\nloss:")
+        text = self.TEXT.replace("seed: 1", "device: cpu").replace("loss:", "model: Flatten\nloss:")
         text = text.replace("name: t", "name: t\nlogger: {verbosity: 0}")
         assert lines_of(text) == [
-            "c.yaml:12:1: arch: stands for 'model', which is given too, at c.yaml:15:1",
-            "c.yaml:4:1: n_gpu: stands for 'device', which is given too, at c.yaml:3:1",
-            "c.yaml:25:3: trainer.verbosity: stands for 'logger.verbosity', which is given too, "
-            "at c.yaml:2:10",
+            "c.yaml:4:1: n_gpu: unknown key",
+            "c.yaml:12:1: arch: unknown key",
+            "c.yaml:25:3: trainer.verbosity: unknown key; arguments go into 'args'",
         ]
 
 
