@@ -4,13 +4,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
-from tqdm import tqdm
 
 from base.data.batch_dataset import BatchDataset
+from base.data.in_memory import progress
 from base.data.order import BatchIndices, SampleOrder
 from base.data.sample_rng import as_in_a_worker
 from base.errors import UsageError
@@ -63,29 +62,27 @@ class LengthBuckets(SampleOrder):
 def sample_numbers(samples: BatchDataset, attribute: str, take: Callable[[Any], Any]) -> Tensor:
     """Return a whole number for each sample, (N,) int64.
 
-    They are the dataset's `attribute`, else what `take` finds in each sample as it is read.
+    It is of the dataset's `attribute`, else what `take` finds in the sample as it is read.
 
     Raises:
         UsageError: some samples have none.
         DataError: a sample cannot be read.
     """
-    dataset, total, chosen = samples.dataset, len(samples.dataset), samples.indices
+    dataset, chosen = samples.dataset, samples.indices
     values = getattr(dataset, attribute, None)
     # which does not hold what a target transform gives
     if values is None or getattr(dataset, "target_transform", None) is not None:
-        total, chosen = len(samples), slice(None)
-        read = samples.read(BatchIndices(0, np.arange(total)))
+        chosen = torch.arange(len(samples))
         with as_in_a_worker():
-            shown = tqdm(read, "reading data", total, leave=False, disable=None, delay=1)
-            values = [take(sample) for sample in shown]
-    with suppress(TypeError, ValueError, RuntimeError):  # some are missing, text or uneven
-        values = torch.as_tensor(values)
-        if values.shape == (total,) and bool((values == values.long()).all()):
-            return values.long()[chosen]
-    raise UsageError(
-        f"{type(dataset).__name__} has no {attribute} for the sampler, which needs a whole number "
-        "for each sample"
-    )
+            read = samples.read(BatchIndices(0, chosen.numpy()))
+            values = [take(sample) for sample in progress(read, total=len(samples))]
+    # some may be missing, text or uneven
+    with suppress(TypeError, ValueError, LookupError, RuntimeError):
+        values = torch.as_tensor(values)[chosen]
+        if values.ndim == 1 and bool((values == values.long()).all()):
+            return values.long()
+    need = "for the sampler, which needs a whole number for each sample"
+    raise UsageError(f"{type(dataset).__name__} has no {attribute} {need}")
 
 
 def _second(sample: Any) -> Any:

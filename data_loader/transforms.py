@@ -73,33 +73,22 @@ class RandomAffine2d:
 
     def __call__(self, images: Tensor, keys: Tensor) -> Tensor:
         draws = (2 * uniform(keys, 5) - 1).to(images.dtype)  # from [-1, 1)
-        degrees, right, down, growth, shear = (draws * draws.new_tensor(self.ranges)).unbind(dim=1)
-        return affine(
-            images, degrees=degrees, right=right, down=down, scale=1 + growth, shear=shear,
-            fill=self.fill,
-        )  # fmt: skip
+        return affine(images, draws * draws.new_tensor(self.ranges), fill=self.fill)
 
 
-def affine(
-    images: Tensor,
-    *,
-    degrees: Tensor,
-    right: Tensor,
-    down: Tensor,
-    scale: Tensor,
-    shear: Tensor,
-    fill: float,
-) -> Tensor:
-    """Return images (B, C, H, W) sheared, scaled, rotated clockwise and moved, each (B,) its own.
+def affine(images: Tensor, changes: Tensor, *, fill: float) -> Tensor:
+    """Return images (B, C, H, W) sheared, scaled, rotated clockwise and moved.
 
-    `shear` is in degrees, `right` and `down` are shares of the size. It is the bilinear
+    `changes` (B, 5) are of each image the degrees of its turn, the shares of its size to the right
+    and down, its growth (0.1: a tenth larger) and the degrees of shear. It is the bilinear
     `torchvision.transforms.v2.functional.affine`, with parameters for each image.
     """
     height, width = images.shape[-2:]
-    x = _centered(width, images) - right[:, None, None] * width  # (B, 1, W) pixels
-    y = _centered(height, images)[:, None] - down[:, None, None] * height  # (B, H, 1)
-    angle, slope = degrees[:, None, None].deg2rad(), shear[:, None, None].deg2rad().tan()
-    cos, sin = angle.cos() / scale[:, None, None], angle.sin() / scale[:, None, None]
+    degrees, right, down, growth, shear = changes[:, :, None, None].unbind(dim=1)  # (B, 1, 1)
+    x = _centered(width, images) - right * width  # (B, 1, W) pixels
+    y = _centered(height, images)[:, None] - down * height  # (B, H, 1)
+    angle, slope, scale = degrees.deg2rad(), shear.deg2rad().tan(), 1 + growth
+    cos, sin = angle.cos() / scale, angle.sin() / scale
     from_x = (cos - slope * sin) * x + (sin + slope * cos) * y  # (B, H, W)
     from_y = cos * y - sin * x
     grid = torch.stack([from_x * (2 / width), from_y * (2 / height)], dim=-1)

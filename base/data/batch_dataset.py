@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from base.data.deterministic import is_deterministic
 from base.data.order import BatchIndices
 from base.data.sample_rng import as_in_a_worker, next_keys, sample_keys, seed_global_generators
-from base.errors import DataError, UsageError
+from base.errors import DataError
 from base.runtime.device import to_device
 
 CUT_BYTES = (2**18, 2**24)  # cut at once from tensors in memory, on the CPU and an accelerator
@@ -41,16 +41,9 @@ class BatchDataset(Dataset):
         return len(self.indices)
 
     def set_transforms(self, transforms: Sequence[Callable]) -> None:
-        """Set what is applied, in order.
-
-        Raises:
-            UsageError: a transform of single samples follows one of whole batches.
-        """
+        """Set what is applied, in order; those of whole batches come last."""
         self.batch_transforms = [t for t in transforms if getattr(t, "takes_keys", False)]
-        self.sample_transforms = list(transforms[: len(transforms) - len(self.batch_transforms)])
-        if any(getattr(transform, "takes_keys", False) for transform in self.sample_transforms):
-            name = type(self.batch_transforms[0]).__name__
-            raise UsageError(f"{name} works on whole batches, so it must come last of transforms")
+        self.sample_transforms = [t for t in transforms if not getattr(t, "takes_keys", False)]
 
     @property
     def is_batched(self) -> bool:

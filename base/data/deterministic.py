@@ -34,26 +34,29 @@ def is_deterministic(thing: Any) -> bool:
     if _name(thing, "transforms") in DETERMINISTIC:
         return all(map(is_deterministic, getattr(thing, "transforms", ())))
     is_array = isinstance(getattr(thing, "data", None), Tensor | np.ndarray)
-    if (_name(thing, "datasets") and is_array) or _reads_images(thing):
+    if (_name(thing, "datasets") and is_array) or reads_files(thing):
         inner = (getattr(thing, name, None) for name in ("transform", "target_transform"))
         return all(transform is None or is_deterministic(transform) for transform in inner)
     return _is_plain_tensors(thing)
 
 
-def reads_files(dataset: Dataset) -> bool:
+def reads_files(dataset: Any) -> bool:
     """Tell whether a dataset is known to read a file for each sample, which workers do better."""
-    return reads_files(dataset.dataset) if type(dataset) is Subset else _reads_images(dataset)
+    if type(dataset) is Subset:
+        return reads_files(dataset.dataset)
+    is_folder = _name(dataset, "datasets") == "ImageFolder"
+    return is_folder and dataset.loader.__module__.startswith("torchvision.")
 
 
-def batch_reader(
-    dataset: Dataset, transforms: Sequence[Callable]
-) -> Callable[[Tensor], list[Tensor]] | None:
-    """Return what reads the samples of indices (B,) all at once, or None where nothing can.
+def read_at_once(
+    dataset: Dataset, indices: Tensor, transforms: Sequence[Callable]
+) -> list[Tensor] | None:
+    """Return what the samples of indices (B,), each through `transforms`, give when collated.
 
-    It gives what the samples, each through `transforms` and collated, should give.
+    None where that cannot be had without reading each of them.
     """
     if _is_plain_tensors(dataset) and not transforms:
-        return lambda indices: [tensor[indices] for tensor in dataset.tensors]
+        return [tensor[indices] for tensor in dataset.tensors]
     if _name(dataset, "datasets") not in ARRAYS or dataset.target_transform is not None:
         return None
     own = dataset.transform
@@ -62,29 +65,19 @@ def batch_reader(
     names = {_name(transform, "transforms") for transform in others}
     if _name(first, "transforms") not in FROM_PIL or not names <= BATCHED:
         return None
-    data, targets = torch.as_tensor(dataset.data), torch.as_tensor(dataset.targets)
-    images = data.unsqueeze(1) if data.ndim == 3 else data.movedim(-1, 1)  # (N, C, H, W)
-
-    def read(indices: Tensor) -> list[Tensor]:
-        batch = images[indices]
-        if type(first).__name__ == "ToTensor":
-            batch = batch.to(torch.get_default_dtype()).div(255)
-        for transform in others:
-            batch = transform(batch)
-        return [batch, targets[indices]]
-
-    return read
+    batch = torch.as_tensor(dataset.data[indices.numpy()])  # uint8
+    batch = batch.unsqueeze(1) if batch.ndim == 3 else batch.movedim(-1, 1)  # (B, C, H, W)
+    if type(first).__name__ == "ToTensor":
+        batch = batch.to(torch.get_default_dtype()).div(255)
+    for transform in others:
+        batch = transform(batch)
+    return [batch, torch.tensor([int(dataset.targets[i]) for i in indices.tolist()])]
 
 
 def _is_plain_tensors(dataset: Any) -> bool:
     """Tell whether samples are cut from tensors just as torch's own class does it."""
     is_torchs = getattr(type(dataset), "__getitem__", None) is TensorDataset.__getitem__
     return isinstance(dataset, TensorDataset) and is_torchs
-
-
-def _reads_images(dataset: Any) -> bool:
-    is_folder = _name(dataset, "datasets") == "ImageFolder"
-    return is_folder and dataset.loader.__module__.startswith("torchvision.")
 
 
 def _name(thing: Any, package: str) -> str:

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from base.data.batch_dataset import BatchDataset
-from base.data.deterministic import batch_reader, is_deterministic, reads_files
+from base.data.deterministic import is_deterministic, read_at_once, reads_files
 from base.data.order import BatchIndices
 from base.data.sample_rng import as_in_a_worker
 from base.runtime import distributed
@@ -19,7 +19,6 @@ from base.runtime.device import free_memory
 
 CHUNK = 128  # samples put into memory at once
 MEMORY_SHARE = 0.25  # of what is free may be taken for a dataset unasked
-NO_COLUMNS = "they are not tuples of tensors or numbers of one shape"
 progress = partial(tqdm, desc="reading data", leave=False, disable=None, delay=1)
 
 
@@ -43,15 +42,13 @@ def keep_in_memory(data: BatchDataset, in_memory: bool | str, device: torch.devi
     done = [*takewhile(is_deterministic, data.sample_transforms)]
     with as_in_a_worker():
         ends = _columns(data, np.array([0, len(data) - 1]), done)
-        if ends is None:
-            return NO_COLUMNS
         num_bytes = sum(column[0].nbytes for column in ends) * len(data)
         free = free_memory(torch.device("cpu")) / distributed.local_world_size()
         if num_bytes > free * (MEMORY_SHARE if in_memory == "auto" else 1):
             return f"they would take {num_bytes / 2**30:.1f} GiB of {free / 2**30:.1f} free"
-        tensors = _read_all(data, done, ends)
-    if tensors is None:
-        return NO_COLUMNS
+        tensors = _read_all(data, done, ends) if ends else []
+    if not tensors:
+        return "they are not tuples of tensors or numbers of one shape"
     data.sample_transforms = data.sample_transforms[len(done) :]
     if not data.sample_transforms and num_bytes < free_memory(device) * MEMORY_SHARE:
         tensors = [tensor.to(device) for tensor in tensors]
@@ -61,21 +58,22 @@ def keep_in_memory(data: BatchDataset, in_memory: bool | str, device: torch.devi
 
 def _read_all(
     data: BatchDataset, transforms: Sequence[Callable], ends: Sequence[Tensor]
-) -> list[Tensor] | None:
-    """Return the columns (N, ...) of all samples, or None where one does not fit `ends`.
+) -> list[Tensor]:
+    """Return the columns (N, ...) of all samples, none where one does not fit `ends`.
 
     They are read many at once where that gives the first and the last sample bitwise.
     """
-    read, kinds = batch_reader(data.dataset, transforms), _kinds(ends)
-    if read:
-        found = read(data.indices[[0, -1]])
-        read = read if _kinds(found) == kinds and all(map(torch.equal, found, ends)) else None
+    found = read_at_once(data.dataset, data.indices[[0, -1]], transforms) or []
+    is_same = _kinds(found) == _kinds(ends) and all(map(torch.equal, found, ends))
     tensors = [column.new_empty(len(data), *column.shape[1:]) for column in ends]
     for start in progress(range(0, len(data), CHUNK)):
         positions = np.arange(start, min(start + CHUNK, len(data)))
-        columns = read(data.indices[positions]) if read else _columns(data, positions, transforms)
-        if columns is None or _kinds(columns) != kinds:
-            return None
+        if is_same:
+            columns = read_at_once(data.dataset, data.indices[positions], transforms)
+        else:
+            columns = _columns(data, positions, transforms)
+        if _kinds(columns) != _kinds(ends):
+            return []
         for tensor, column in zip(tensors, columns, strict=True):
             tensor[start : start + CHUNK] = column
     return tensors
@@ -83,15 +81,16 @@ def _read_all(
 
 def _columns(
     data: BatchDataset, positions: np.ndarray, transforms: Sequence[Callable]
-) -> list[Tensor] | None:
-    """Return samples as tensors (B, ...), or None where they are no plain tuples of such."""
+) -> list[Tensor]:
+    """Return samples as tensors (B, ...), none where they are no plain tuples of such."""
     samples = [*data.read(BatchIndices(0, positions), transforms)]
+    if not all(type(sample) in (tuple, list) for sample in samples):
+        return []
     try:
         columns = default_collate(samples)
     except (TypeError, RuntimeError, LookupError):
-        return None
-    is_plain = all(type(sample) in (tuple, list) for sample in samples)
-    return columns if is_plain and all(isinstance(c, Tensor) for c in columns) else None
+        return []
+    return columns if all(isinstance(column, Tensor) for column in columns) else []
 
 
 def _kinds(columns: Sequence[Tensor]) -> list[tuple[torch.dtype, torch.Size]]:

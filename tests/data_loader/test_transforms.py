@@ -84,9 +84,9 @@ def test_a_flip_mirrors_a_share_p_of_the_images():
 
 def moved(images: Tensor, *, fill: float = 0.0, **parameters: float) -> Tensor:
     """Return images (B, C, H, W), all through the same affine transform."""
-    plain = {"degrees": 0.0, "right": 0.0, "down": 0.0, "scale": 1.0, "shear": 0.0}
-    each = {k: torch.full((len(images),), v) for k, v in (plain | parameters).items()}
-    return affine(images, **each, fill=fill)
+    names = ("degrees", "right", "down", "growth", "shear")
+    changes = torch.tensor([parameters.get(name, 0.0) for name in names])
+    return affine(images, changes.expand(len(images), 5), fill=fill)
 
 
 @pytest.mark.parametrize("size", [4, 5])
@@ -107,7 +107,7 @@ def test_whole_pixels_of_translation_are_a_shift_with_fill_moving_in():
 def test_twice_the_size_shows_the_middle_twice_as_large():
     images = torch.zeros(1, 1, 8, 8)
     images[:, :, 3:5, 3:5] = 1
-    larger = moved(images, scale=2.0)
+    larger = moved(images, growth=1.0)
     assert larger.sum().item() == pytest.approx(4 * images.sum().item())
     assert larger[0, 0, 3:5, 3:5].eq(1).all()
 

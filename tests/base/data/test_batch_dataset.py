@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from base.base_data_loader import BaseDataLoader
 from base.data import batch_dataset
 from base.data.sample_rng import sample_keys, uniform
-from base.errors import DataError, UsageError
+from base.errors import DataError
 
 CPU = torch.device("cpu")
 TO_FLOAT = v2.ToDtype(torch.float32, scale=True)
@@ -74,12 +74,6 @@ def test_a_transform_of_batches_gets_the_keys_of_the_samples_indices():
         for inputs, indices in made.batches(len(made), len(made)):  # those of epoch 1
             expected = uniform(sample_keys(seed, 1, indices), 1)[:, 0]
             assert torch.equal(inputs, expected.double())
-
-
-def test_a_transform_of_samples_after_one_of_batches_is_refused():
-    message = "AddDraw works on whole batches, so it must come last of transforms"
-    with pytest.raises(UsageError, match=message):
-        loader(Listed((0.0, 0)), [AddDraw(), v2.Identity()])
 
 
 # --- samples of any kind --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from base.base_data_loader import BaseDataLoader
 from base.data import in_memory as in_memory_module
-from base.data.deterministic import batch_reader
+from base.data.deterministic import read_at_once
 from base.errors import DataError
 
 CPU = torch.device("cpu")
@@ -147,10 +147,10 @@ def test_mnist_in_memory_is_bitwise_what_is_read_one_by_one(mnist, own, steps, i
     kept = loader(mnist(own), steps, in_memory="auto", validation_split=0.1)
     assert kept.dataset.is_batched
     assert_same_batches(kept, loader(mnist(own), steps, validation_split=0.1))
-    read = batch_reader(mnist(own), steps)
-    assert (read is not None) == is_read_at_once
+    found = read_at_once(mnist(own), kept.dataset.indices, steps)
+    assert (found is not None) == is_read_at_once
     if is_read_at_once:
-        assert_same_batches([read(kept.dataset.indices)], [kept.dataset.tensors])
+        assert_same_batches([found], [kept.dataset.tensors])
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,15 @@ def test_mnist_in_memory_is_bitwise_what_is_read_one_by_one(mnist, own, steps, i
 def test_cifar_in_memory_is_bitwise_what_is_read_one_by_one(cifar, steps):
     kept = loader(cifar, steps, in_memory="auto")
     assert_same_batches(kept, loader(cifar, steps))
-    assert_same_batches([batch_reader(cifar, steps)(torch.arange(300))], [kept.dataset.tensors])
+    assert_same_batches([read_at_once(cifar, torch.arange(300), steps)], [kept.dataset.tensors])
 
 
 def test_what_does_not_give_the_first_sample_bitwise_is_not_read_at_once(mnist, monkeypatch):
-    read = batch_reader(mnist(), NORMALIZED)
-
-    def off_by_little(indices):
-        batch, targets = read(indices)
+    def off_by_little(*args):
+        batch, targets = read_at_once(*args)
         return [batch * (1 + 1e-7), targets]
 
-    monkeypatch.setattr(in_memory_module, "batch_reader", lambda *_: off_by_little)
+    monkeypatch.setattr(in_memory_module, "read_at_once", off_by_little)
     kept = loader(mnist(), NORMALIZED, in_memory="auto")
     assert_same_batches(kept, loader(mnist(), NORMALIZED))
 
@@ -182,7 +180,7 @@ def test_what_does_not_give_the_first_sample_bitwise_is_not_read_at_once(mnist, 
 def test_a_target_transform_is_not_passed_over(mnist):
     dataset = mnist()
     dataset.target_transform = v2.Identity()
-    assert batch_reader(dataset, NORMALIZED) is None
+    assert read_at_once(dataset, torch.arange(2), NORMALIZED) is None
 
 
 def test_a_subset_of_known_data_is_kept_too(mnist):
