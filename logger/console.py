@@ -1,15 +1,15 @@
 """Log lines and progress bars on the console and in train.log."""
 
 import logging
-import logging.handlers
 import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from base.checkpoint.files import write_error
 
@@ -18,6 +18,7 @@ SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
 NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
 
 log = logging.getLogger("train")
+_handlers: list[logging.Handler] = []  # those of the last `setup_logging`
 
 
 def setup_logging(
@@ -33,21 +34,18 @@ def setup_logging(
     Raises:
         WriteError: `log_file` cannot be opened.
     """
-    handlers: list[logging.Handler] = [_Console(VERBOSITY[verbosity if is_main else 0])]
+    console = _Console(VERBOSITY[verbosity if is_main else 0])
     if log_file is None or not is_main:
-        handlers.append(_Memory(sys.maxsize))
+        record = MemoryHandler(sys.maxsize, flushLevel=sys.maxsize)  # for a log file to come
     else:
-        try:
-            handlers.append(_LogFile(log_file, encoding="utf-8"))
-        except OSError as error:
-            raise write_error(log_file, error) from error
-    for handler in log.handlers[:]:
-        if isinstance(handler, _Console | _LogFile | _Memory):
-            if isinstance(handler, _Memory) and isinstance(handlers[1], _LogFile):
-                handler.setTarget(handlers[1])
-            log.removeHandler(handler)
-            handler.close()
-    for handler in handlers:
+        record = _LogFile(log_file)
+    for handler in _handlers:
+        if isinstance(handler, MemoryHandler) and isinstance(record, _LogFile):
+            handler.setTarget(record)
+        log.removeHandler(handler)
+        handler.close()
+    _handlers[:] = console, record
+    for handler in _handlers:
         log.addHandler(handler)
     log.setLevel(logging.DEBUG)
     log.propagate = False  # notebooks put a handler on the root, which would repeat every line
@@ -68,18 +66,15 @@ class _Console(logging.Handler):
             self.handleError(record)
 
 
-class _Memory(logging.handlers.MemoryHandler):
-    """Keeps messages for the log file of a run that has no directory yet."""
-
-    def shouldFlush(self, record: logging.LogRecord) -> bool:
-        return False
-
-
 class _LogFile(logging.FileHandler):
     """Writes train.log; when it can no longer be written it says so once and the run goes on."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        return logging.Formatter("%(asctime)s %(levelname)-7s %(message)s").format(record)
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(path, encoding="utf-8")
+        except OSError as error:
+            raise write_error(path, error) from error
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exception()
@@ -100,58 +95,41 @@ def format_values(values: Mapping[str, Any]) -> str:
     )
 
 
-class ProgressBar:
+class ProgressBar(tqdm):
     """The samples of one epoch: a live bar in a terminal or a notebook, else now and then a line.
 
     `total` is the number of samples, `initial` those seen before. `update(n)` may be called every
     step; text is formed only in `show(loss=...)`, which the loop calls at its log interval.
     """
 
+    monitor_interval = 0  # no thread of tqdm's own: data workers are forked from this process
+
     def __init__(
         self, total: int | None, *, description: str, initial: int = 0, enabled: bool = True
     ) -> None:
-        self._total, self._description, self._enabled = total, description, enabled
-        self._initial = self._num_done = initial
+        is_live = sys.stderr.isatty() or "ipykernel" in sys.modules
+        super().__init__(
+            total=total, desc=description, initial=initial, disable=not (enabled and is_live),
+            unit=" samples", leave=False, dynamic_ncols=True,
+        )  # fmt: skip
+        self._shows_lines = enabled and not is_live
+        self._description, self._initial = description, initial
         self._started = time.monotonic()
         self._next_line = self._started + SECONDS_BETWEEN_LINES
-        self._bar = _live_bar(total, description, initial) if enabled else None
-        if self._bar is not None:
-            self.update = self._bar.update  # one call less per step
 
     def update(self, num_samples: int) -> None:
         """Count `num_samples` more."""
-        self._num_done += num_samples
+        if self.disable:
+            self.n += num_samples
+        else:
+            super().update(num_samples)
 
     def show(self, **values: float) -> None:
         """Put the values beside the bar, to be seen when it is next drawn."""
-        if self._bar is not None:
-            self._bar.set_postfix_str(format_values(values), refresh=False)
-        elif self._enabled and (now := time.monotonic()) >= self._next_line:
+        if not self.disable:
+            self.set_postfix_str(format_values(values), refresh=False)
+        elif self._shows_lines and (now := time.monotonic()) >= self._next_line:
             self._next_line = now + SECONDS_BETWEEN_LINES
-            speed = (self._num_done - self._initial) / max(now - self._started, 1e-9)
-            done = f"{self._description}  {self._num_done}/{self._total or '?'} samples"
-            line = f"{done}  {format_values(values)}  {speed:.0f} samples/s"
-            log.info("%s", line)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _live_bar(total: int | None, description: str, initial: int) -> tqdm | None:
-    from tqdm.auto import tqdm as auto_tqdm
-
-    in_notebook = any(base.__module__ == "tqdm.notebook" for base in auto_tqdm.__mro__)
-    if not (in_notebook or sys.stderr.isatty()):
-        return None
-
-    class Bar(auto_tqdm):
-        monitor_interval = 0  # no thread of tqdm's own: data workers are forked from this process
-
-    return Bar(
-        total=total, desc=description, initial=initial,
-        unit=" samples", leave=False, dynamic_ncols=True,
-    )  # fmt: skip
+            speed = (self.n - self._initial) / max(now - self._started, 1e-9)
+            done = f"{self._description}  {self.n}/{self.total or '?'} samples"
+            log.info("%s  %s  %.0f samples/s", done, format_values(values), speed)

@@ -1,7 +1,5 @@
 """TensorBoard event files, in order."""
 
-import os
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +9,10 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def open_events(folder: Path, *, purge_step: int | None = None) -> "SummaryWriter":
+def open_events(folder: Path, *, purge_step: int) -> "SummaryWriter":
     """Return torch's SummaryWriter, with all of its `add_*`, over a new `EventFile` in `folder`.
 
-    From `purge_step` on, the events of earlier files are hidden; with None none of them are.
+    From `purge_step` on, the events of earlier files are hidden.
     """
     from torch.utils.tensorboard import FileWriter, SummaryWriter
 
@@ -36,27 +34,23 @@ class EventFile:
     """One event file, written by the thread that calls.
 
     tensorboard's own EventFileWriter writes from a thread, which prints a traceback of its own when
-    the disk is full, and its file names do not sort by time within one second or after the clock
-    was set back. TensorBoard reads the files by name: out of order, a resumed run shows twice.
+    the disk is full, and names files by a clock that may be set back. TensorBoard reads them by
+    name: out of order, a resumed run shows twice. So they are numbered here.
     """
 
-    def __init__(self, folder: Path, purge_step: int | None) -> None:
+    def __init__(self, folder: Path, purge_step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from torch.utils.tensorboard import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
-        seconds = (path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*"))
-        stamps = [int(text) for text in seconds if text.isdigit()]
-        stamp = max([int(time.time()), *(stamp + 1 for stamp in stamps)])
-        name = f"events.out.tfevents.{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
+        number = len(list(folder.glob("events.out.tfevents.*")))
+        path = folder / f"events.out.tfevents.{number:06d}"
         self._folder = folder
-        self._records = RecordWriter(open(folder / name, "xb"))  # noqa: SIM115
+        self._records = RecordWriter(open(path, "ab"))  # noqa: SIM115
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # TensorBoard takes the first START of a folder for its beginning and hides nothing for it,
-        # so the first file needs one for the second file's to count.
-        if purge_step is not None or not stamps:
-            start = SessionLog(status=SessionLog.START)
-            self.add_event(Event(wall_time=time.time(), step=purge_step or 0, session_log=start))
+        # in the first file too: TensorBoard hides nothing for the first START of a folder
+        start = SessionLog(status=SessionLog.START)
+        self.add_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
         self.flush()
 
     def get_logdir(self) -> str:

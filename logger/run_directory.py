@@ -3,7 +3,6 @@
 import logging
 import os
 import weakref
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -29,7 +28,7 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.csv"
         self.log_file = self.path / "train.log"
         self.summary_file = self.path / "summary.json"
-        self._lock_file: IO[str] | None = None
+        self._lock_file: IO[bytes] | None = None
 
     def acquire(self) -> None:
         """Make the folder and keep it for this process until `release`, or until the process ends.
@@ -42,53 +41,46 @@ class RunDirectory:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            file = self._lock_file = (self.path / ".lock").open("a+", encoding="ascii")
-            self._lock(file)
+            file = self._lock_file = (self.path / ".lock").open("a+b", buffering=0)
+            if not _lock(file):
+                file.seek(0)
+                pid = file.read().decode().strip()
+                self.release()
+                raise UsageError(f"{self.path} is in use by another process (pid {pid})")
             file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            file.write(f"{os.getpid()}\n".encode())
         except OSError as error:
             self.release()
             raise write_error(self.path, error) from error
         _close_after_fork(file)
 
-    def _lock(self, file: IO[str]) -> None:
-        try:
-            _lock_or_raise(file)
-        except (BlockingIOError, PermissionError):
-            file.seek(0)
-            pid = file.read().strip()
-            holder = f" (pid {pid})" if pid else ""
-            self.release()
-            raise UsageError(f"{self.path} is in use by another process{holder}") from None
-        except OSError as error:
-            advice = "start no second process on this run"
-            log.warning(
-                "%s: this file system has no locks (%s); %s", self.path, error.strerror, advice
-            )
-
     def release(self) -> None:
         """Let another process have the run; harmless when it is not held."""
-        file, self._lock_file = self._lock_file, None
-        if file is not None:
-            with suppress(OSError):  # of a full disk, which took none of it
-                file.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
 
-def _lock_or_raise(file: IO[str]) -> None:
+def _lock(file: IO[bytes]) -> bool:
+    """Lock `file` until it is closed, unless another process has it; return whether it is ours."""
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
+        if os.name == "nt":
+            import msvcrt
 
-        file.seek(1 << 30)  # far behind the pid, which others must be able to read
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.seek(1 << 30)  # far behind the pid, which others must be able to read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): start no second process", file.name, error.strerror)
+    return True
 
 
-def _close_after_fork(file: IO[str]) -> None:
+def _close_after_fork(file: IO[bytes]) -> None:
     """Keep a forked data worker, which outlives a killed parent by seconds, from holding on."""
     reference = weakref.ref(file)
 
@@ -135,14 +127,13 @@ def check_run_id(run_id: str) -> None:
 def newest_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
     """Return the run at `path` (it has a config.yaml), or the newest run in it, or None.
 
-    With `trained` only those in it count that have a checkpoint.
-    A run's age is the start time in its name; under a name of the user's, that of its config.yaml.
+    With `trained` only those in it count that have a checkpoint. A run's age is the start time in
+    its name; under a name of the user's, that of its config.yaml.
     """
     run = RunDirectory(path)
     if run.config_file.is_file():
         return run
-    children = run.path.iterdir() if run.path.is_dir() else ()
-    runs = [child for child in map(RunDirectory, children) if child.config_file.is_file()]
+    runs = [RunDirectory(file.parent) for file in run.path.glob("*/config.yaml")]
     if trained:
         runs = [run for run in runs if any(run.checkpoints.glob("*.pth"))]
     return max(runs, key=_start_time, default=None)

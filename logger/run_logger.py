@@ -45,25 +45,24 @@ class RunLogger:
 
     def to_tensorboard(self, write: Callable[[Any], None]) -> None:
         """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
-        self.tell("tensorboard", write)
+        if "tensorboard" in self.writers:
+            self._tell("tensorboard", write)
 
-    def tell(self, name: str, write: Callable[[Any], None]) -> None:
-        """Call `write` with the writer of that name if it is on, guarded in the same way."""
-        if (writer := self.writers.get(name)) is None:
-            return
+    def _tell(self, name: str, write: Callable[[Any], None]) -> None:
+        writer = self.writers[name]
         try:
             write(writer)
         except Exception as error:  # a chart is not worth a run, whatever is wrong with it
             if writer.required:
                 raise
-            log.warning("%s is off from here on: %s", name, _reason(error))
+            log.warning("%s is off from here on: %s: %s", name, type(error).__name__, error)
             del self.writers[name]
             with suppress(Exception):
                 writer.close()
 
     def _tell_all(self, method: str, *args: Any) -> None:
         for name in list(self.writers):
-            self.tell(name, lambda writer: getattr(writer, method)(*args))
+            self._tell(name, lambda writer: getattr(writer, method)(*args))
 
     def log_config(self, text: str) -> None:
         """Show the config, as YAML text."""
@@ -91,15 +90,13 @@ class RunLogger:
         Raises:
             WriteError: metrics.csv cannot be written.
         """
-        row = {
-            name: value if isinstance(value, int) else float(value) for name, value in row.items()
-        }
+        row = {key: value if isinstance(value, int) else float(value) for key, value in row.items()}
         self._tell_all("log_epoch", row)
         if self._run is None:
             return
-        results = format_values({k: v for k, v in row.items() if k not in NOT_RESULTS})
+        results = format_values({key: row[key] for key in row if key not in NOT_RESULTS})
         timing = ""
-        if {"seconds", "samples_per_second"} <= row.keys():  # a trainer of one's own may not tell
+        if "seconds" in row:  # a trainer of one's own may not tell
             timing = f"  {row['seconds']:.1f} s  {row['samples_per_second']:.0f} samples/s"
             timing += f"  waiting for data {waiting:.0%}"
         log.info("epoch %d/%d  %s%s", row["epoch"], num_epochs, results, timing)
@@ -120,9 +117,8 @@ class RunLogger:
         """
         if self._run is None:
             return
-        # NaN and infinity become null, and paths text
         text = json.dumps(summary, default=str)
-        summary = json.loads(text, parse_constant=lambda constant: None)
+        summary = json.loads(text, parse_constant=lambda constant: None)  # no NaN, no infinity
         write_atomic(self._run.summary_file, json.dumps(summary, indent=2) + "\n")
         self._tell_all("finish", summary)
 
@@ -134,28 +130,23 @@ class RunLogger:
 
 def open_logger(config: Config, run: RunDirectory, resume: ResumedFrom | None = None) -> RunLogger:
     """Return the logger of a training run with the writers of its config."""
-    writers = _build_writers(config, run=run, resume=resume)
-    return RunLogger(run, writers, is_resumed=resume is not None)
+    return RunLogger(run, _build_writers(config, run, resume), is_resumed=resume is not None)
 
 
 def open_evaluation_logger(config: Config) -> RunLogger:
     """Return a logger of those writers of the config that report evaluations."""
-    return RunLogger(writers=_build_writers(config, needed_method="log_evaluation"))
+    return RunLogger(writers=_build_writers(config, None, None))
 
 
 def _build_writers(
-    config: Config,
-    *,
-    run: RunDirectory | None = None,
-    resume: ResumedFrom | None = None,
-    needed_method: str | None = None,
+    config: Config, run: RunDirectory | None, resume: ResumedFrom | None
 ) -> dict[str, BaseWriter]:
-    """Return the writers that are on by their names, of those that have a method of their own."""
+    """Return the writers that are on, by name; without a run, those that report evaluations."""
     runtime = {"run": run, "config": config.model_dump(), "resume": resume}
     built = {}
     for name, writer in sorted(WRITERS.own().items()):
         options = config.logger.writers.get(name, writer.on_by_default)
-        if options is False or (needed_method and not _overrides(writer, needed_method)):
+        if options is False or (run is None and not _overrides(writer, "log_evaluation")):
             continue
         node = {"type": name, "args": {} if options is True else options}
         try:
@@ -163,13 +154,9 @@ def _build_writers(
         except Exception as error:  # as above
             if writer.required:
                 raise
-            log.warning("%s is off: %s", name, _reason(error))
+            log.warning("%s is off: %s: %s", name, type(error).__name__, error)
     return built
 
 
 def _overrides(writer: type[BaseWriter], method: str) -> bool:
     return getattr(writer, method) is not getattr(BaseWriter, method)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from base.base_writer import BaseWriter, ResumedFrom
 from base.registry import WRITERS
+from base.runtime.device import rng_state, set_rng_state
 from logger.console import NOT_RESULTS
 from logger.event_file import open_events
 from logger.run_directory import RunDirectory
@@ -36,10 +37,10 @@ class TensorBoardWriter(BaseWriter):
         self,
         *,
         run: RunDirectory,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] = {},
         resume: ResumedFrom | None = None,
     ) -> None:
-        self._folder, self._config = run.tensorboard, config or {}
+        self._folder, self._config = run.tensorboard, config
         first = resume.step + 1 if resume else 0
         # the epoch's end, where validation is logged, lies at the restored step or behind it
         first_valid = resume.step if resume and resume.mid_epoch else first
@@ -50,7 +51,7 @@ class TensorBoardWriter(BaseWriter):
         self.train_events.add_text("config", f"```yaml\n{text}\n```", 0)
 
     def log_model(self, model: "nn.Module", inputs: Any) -> None:
-        self._add_images("inputs", inputs)
+        self._add_images(inputs)
         self._add_graph(model, inputs)
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
@@ -83,29 +84,25 @@ class TensorBoardWriter(BaseWriter):
         self.train_events.close()
         self.valid_events.close()
 
-    def _add_images(self, tag: str, inputs: Any) -> None:
+    def _add_images(self, inputs: Any) -> None:
         """Show up to 32 images (B, C, H, W), C 1 or 3, each scaled to its own range."""
         if getattr(inputs, "ndim", 0) != 4 or inputs.shape[1] not in (1, 3):
             return
         images: Tensor = inputs[:MAX_IMAGES].detach().float().cpu().nan_to_num(0, 0, 0)
-        lowest, highest = (bound((1, 2, 3), keepdim=True) for bound in (images.amin, images.amax))
-        images = (images - lowest) / (highest - lowest).clamp(min=1e-12)
-        self.train_events.add_images(tag, images, 0)
+        images -= images.amin((1, 2, 3), keepdim=True)
+        images /= images.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        self.train_events.add_images("inputs", images, 0)
 
     def _add_graph(self, model: "nn.Module", inputs: Any) -> None:
-        """Show the graph of `model` as traced; leave its modes and the random state as they were.
-
-        A model that cannot be traced costs one line in the log.
-        """
+        """Show the graph of `model` as traced, or log why it cannot be."""
         import torch
 
         modes = {module: module.training for module in model.modules()}
-        devices = {parameter.device for parameter in model.parameters()} - {torch.device("cpu")}
-        kind = next((device.type for device in devices), "cuda")
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+        generators = rng_state(device)
         try:
             with (
                 torch.no_grad(),
-                torch.random.fork_rng(devices=list(devices), device_type=kind),
                 warnings.catch_warnings(action="ignore"),
                 contextlib.redirect_stdout(io.StringIO()),  # torch prints what it raises
             ):
@@ -114,6 +111,7 @@ class TensorBoardWriter(BaseWriter):
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             log.warning("TensorBoard shows no graph of this model: %s", reason)
         finally:
+            set_rng_state(generators, device)
             for module, training in modes.items():
                 module.training = training
 

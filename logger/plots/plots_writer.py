@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from base.base_writer import BaseWriter, ResumedFrom
 from base.registry import WRITERS
 from base.runtime.monitor import Monitor
-from logger.csv_writer import read_rows
 from logger.plots.figures import BEST, INK, TRAIN, VALID, lighten, new_figure, save_figure
 from logger.run_directory import RunDirectory
 
@@ -30,14 +29,18 @@ class PlotsWriter(BaseWriter):
     def __init__(
         self, *, run: RunDirectory, config: Mapping[str, Any], resume: ResumedFrom | None = None
     ) -> None:
+        import pandas as pd
+
         self._path = run.path / "curves.png"
         self._title = f"{config['name']}  {run.run_id}"
         self._monitor = config["trainer"]["monitor"]
-        rows = read_rows(run.metrics_file) if resume else []
-        self._rows = [row for row in rows if row["epoch"] <= resume.epoch]
+        self._rows: list[Mapping[str, float]] = []
+        if resume and run.metrics_file.exists():
+            rows = pd.read_csv(run.metrics_file).to_dict("records")
+            self._rows = [row for row in rows if row["epoch"] <= resume.epoch]
 
     def log_epoch(self, row: Mapping[str, float | int]) -> None:
-        self._rows.append(dict(row))
+        self._rows.append(row)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         if self._rows:

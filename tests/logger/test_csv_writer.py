@@ -1,5 +1,6 @@
 """The rows of metrics.csv as they are read back."""
 
+import csv
 import errno
 import math
 import os
@@ -7,9 +8,9 @@ import os
 import pytest
 
 from base.base_writer import ResumedFrom
-from base.errors import DataError, WriteError
+from base.errors import WriteError
 from logger import RunDirectory, setup_logging
-from logger.csv_writer import CsvWriter, read_rows
+from logger.csv_writer import CsvWriter
 
 
 @pytest.fixture
@@ -27,6 +28,14 @@ def row(epoch, **values):
     return {"epoch": epoch, "step": 10 * epoch, "loss": 0.1 + 0.2 / epoch, **values}
 
 
+def read_rows(path):
+    with open(path, newline="") as file:
+        return [
+            {name: float(cell) for name, cell in cells.items() if cell}
+            for cells in csv.DictReader(file)
+        ]
+
+
 def resumed(run, epoch):
     return CsvWriter(run=run, resume=ResumedFrom(epoch, 10 * epoch))
 
@@ -37,7 +46,6 @@ def test_a_row_is_complete_on_the_disk_at_once_and_reads_back_exactly(run, path)
     assert path.read_text() == "epoch,step,loss\n1,10,0.30000000000000004\n"
     writer.log_epoch(row(2, loss=math.inf))
     assert read_rows(path) == [row(1), row(2, loss=math.inf)]
-    assert isinstance(read_rows(path)[0]["epoch"], int)
 
 
 def test_the_first_row_fixes_the_columns(run, path, capsys):
@@ -55,7 +63,6 @@ def test_a_resume_drops_later_rows_and_a_torn_line(run, path):
         writer.log_epoch(row(epoch))
     whole = path.read_text()
     path.write_text(whole + "4,40,0.1")
-    assert len(read_rows(path)) == 3
     resumed(run, 4)
     assert path.read_text() == whole
     resumed(run, 2).log_epoch(row(3))
@@ -72,13 +79,10 @@ def test_without_a_row_to_keep_the_columns_are_free_again(run, path, left):
     assert read_rows(path) == [row(1, accuracy=0.5)]
 
 
-@pytest.mark.parametrize("line", ["2,x", "2", "2,0.5,1"])
-def test_a_damaged_line_is_named(run, path, line):
-    path.write_text(f"epoch,loss\n1,0.5\n{line}\n")
-    with pytest.raises(
-        DataError, match=rf"metrics.csv:3: expected a number for each column, found '{line}'"
-    ):
-        CsvWriter(run=run)
+def test_kept_rows_stay_as_they_are_and_what_has_no_epoch_goes(run, path):
+    path.write_text("epoch,loss\n1,0.50\n\nx,0.5\n2,0.25\n")
+    resumed(run, 2)
+    assert path.read_text() == "epoch,loss\n1,0.50\n2,0.25\n"
 
 
 def test_a_full_disk_is_a_write_error_and_the_run_can_go_on_later(run, path, monkeypatch):

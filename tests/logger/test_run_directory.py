@@ -104,15 +104,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_a_file_system_without_locks_costs_one_warning(tmp_path, monkeypatch, capsys):
-    def no_locks(file):
+    def no_locks(file, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("logger.run_directory._lock_or_raise", no_locks)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     setup_logging(None)
     run = RunDirectory(tmp_path / "run")
     run.acquire()
     run.release()
-    assert "this file system has no locks (No locks available)" in capsys.readouterr().out
+    assert ".lock cannot be locked (No locks available)" in capsys.readouterr().out
 
 
 def test_run_ids_of_one_instant_become_different_runs(tmp_path, monkeypatch):

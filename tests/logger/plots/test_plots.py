@@ -112,8 +112,10 @@ def test_a_run_leaves_the_curves_of_all_its_epochs(tmp_path, monkeypatch):
     writer = PlotsWriter(run=run, config=config, resume=ResumedFrom(2, 2))
     writer.log_epoch(rows(3)[2])
     writer.finish({})
-    more = {"title": "tiny  one", "monitor": "min loss"}
-    assert drawn == [(rows(3), "curves.png", more)]
+    [(table, name, more)] = drawn
+    assert [row["epoch"] for row in table] == [1, 2, 3]
+    assert [row["loss"] for row in table] == pytest.approx([1, 1 / 2, 1 / 3])
+    assert (name, more) == ("curves.png", {"title": "tiny  one", "monitor": "min loss"})
 
 
 def test_the_package_is_imported_without_what_only_some_of_it_needs():

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import types
+from csv import DictReader
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from base.config.check import load_config
 from base.config.schema import Config
 from base.errors import ConfigError
 from logger import RunDirectory, setup_logging
-from logger.csv_writer import read_rows
 from logger.run_logger import open_logger
 
 TREE = {"name": "tiny", "model": "M", "loss": "l", "optimizer": "SGD"}
@@ -106,6 +106,11 @@ def rows(run_path):
         for row in logged
         if row
     ]
+
+
+def read_rows(path):
+    with open(path, newline="") as file:
+        return [{name: float(cell) for name, cell in row.items()} for row in DictReader(file)]
 
 
 def under(prefix, row):
