@@ -4,6 +4,7 @@ A checkpoint is numbers, strings, lists, dicts and tensors in torch's zip format
 with `weights_only=True`. It is read only after the checksum of every record was compared.
 """
 
+import io
 import json
 import logging
 import os
@@ -11,16 +12,17 @@ import re
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from base.checkpoint.files import TEMPORARY, replacing, write_synced
+from base.checkpoint.files import TEMPORARY, replacing, sync
 from base.errors import CheckpointError
+
+log = logging.getLogger("train")
 
 BEST = "model_best.pth"
 NAME = re.compile(r"checkpoint-epoch(\d+)(?:-step(\d+))?\.pth")
@@ -87,34 +89,29 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], *, best: Path | None 
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    write_synced(path, partial(_save, dict(state)))
+    with open(path, "wb", buffering=0) as raw, _ErrorKeepingFile(raw) as file:
+        try:
+            torch.save(dict(state), file)  # streamed: no copy of the whole in memory
+        except RuntimeError as error:
+            raise file.error or error from error
+        sync(file)
     try:
         _verify(path)
     except zipfile.BadZipFile as error:
         raise OSError(f"what was written reads back differently: {error}") from error
 
 
-class _ErrorKeepingFile:
+class _ErrorKeepingFile(io.BufferedWriter):
     """A file that keeps its first OSError, of which torch makes a RuntimeError without a number."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.flush = file, file.flush
-        self.error: OSError | None = None
+    error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         try:
-            return self.file.write(data)
+            return super().write(data)
         except OSError as error:
             self.error = self.error or error
             raise
-
-
-def _save(state: dict[str, Any], file: BinaryIO) -> None:
-    keeping = _ErrorKeepingFile(file)
-    try:
-        torch.save(state, keeping)  # streamed: no copy of the whole in memory
-    except RuntimeError as error:
-        raise keeping.error or error from error
 
 
 def _not_plain(value: Any, path: str) -> Iterator[str]:
@@ -140,11 +137,9 @@ class Checkpoints:
     def save(
         self, state: Mapping[str, Any], *, epoch: int, step: int | None = None, best: bool = False
     ) -> Path:
-        """Write a state and prune older ones; `step` is given in the middle of an epoch.
+        """Write a state, raising as `write_checkpoint`, and prune older ones.
 
-        Raises:
-            CheckpointError: something in it is no plain data; nothing was written.
-            WriteError: the disk is full or the folder cannot be written; older states are intact.
+        `step` is given in the middle of an epoch.
         """
         path = self.folder / checkpoint_name(epoch, step)
         write_checkpoint(path, state, best=self.folder / BEST if best else None)
@@ -152,14 +147,14 @@ class Checkpoints:
         return path
 
     def save_best(self, state: Mapping[str, Any], column: str = "") -> None:
-        """Write a state as the best alone, or as that by a column; it raises what `save` does."""
+        """Write a state as the best alone, or as the best by a column; raise as `save`."""
         name = BEST.replace(".", f"_{column}.") if column else BEST
         write_checkpoint(self.folder / name, state)
 
     def newest_first(self) -> list[Path]:
         """Return the checkpoints from the newest to the oldest, by step and not by the clock."""
-        keys = {path: checkpoint_key(path.name) for path in self.folder.glob("checkpoint-*.pth")}
-        return sorted((path for path, key in keys.items() if key), key=keys.get, reverse=True)
+        paths = [path for path in self.folder.glob("checkpoint-*.pth") if checkpoint_key(path.name)]
+        return sorted(paths, key=lambda path: checkpoint_key(path.name), reverse=True)
 
     def load_newest(self) -> tuple[Path, dict[str, Any]] | None:
         """Return the newest valid checkpoint, or None where there never was one.
@@ -167,7 +162,7 @@ class Checkpoints:
         Raises:
             CheckpointError: there are checkpoints, but none is valid.
         """
-        failures = []
+        failures: list[str] = []
         for path in self.newest_first():
             try:
                 state = read_checkpoint(path)
@@ -175,9 +170,7 @@ class Checkpoints:
                 failures.append(str(error))
                 continue
             if failures:
-                logging.getLogger("train").warning(
-                    "%s; continuing from %s", "; ".join(failures), path.name
-                )
+                log.warning("%s; continuing from %s", "; ".join(failures), path.name)
             return path, state
         if failures:
             raise CheckpointError("no valid checkpoint:\n" + "\n".join(failures))

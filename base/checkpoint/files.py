@@ -2,10 +2,10 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from base.errors import WriteError
 
@@ -20,7 +20,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     with replacing(path) as temporary:
-        write_synced(temporary, lambda file: file.write(data))
+        with open(temporary, "wb") as file:
+            file.write(data)
+            sync(file)
         if temporary.read_bytes() != data:
             raise OSError("what was written reads back differently")
 
@@ -45,20 +47,14 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_synced(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Let `write` fill a file, and return when its content is on the disk."""
-    with open(path, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
+def sync(file: BinaryIO) -> None:
+    """Wait until what was written to a file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet.
-
-    Raises:
-        WriteError: the place cannot be written.
-    """
+    """Make a folder and those above it, if they are not there; raise WriteError if it cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
