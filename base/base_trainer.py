@@ -60,9 +60,7 @@ class BaseTrainer(TrainerState, ABC):
         self.valid_metrics = MetricTracker(metrics, device=device)
         self.tracker = self.train_metrics  # the one in use; in evaluation it is another
         self.monitor = Monitor(self.settings.monitor, early_stop=self.settings.early_stop)
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=PRECISIONS[self.settings.precision] is torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.settings.precision == "fp16")
         self.guard = self.make_guard()
         self.ema = None
         if (decay := self.settings.ema_decay) is not None:
@@ -118,7 +116,8 @@ class BaseTrainer(TrainerState, ABC):
         self.row = {"epoch": self.epoch, "step": self.step, **columns}
         self.logger.log_epoch(self.row, num_epochs=self.settings.epochs, waiting=self.waiting)
         improved = self.monitor.update(self.row)
-        self._step_epoch_scheduler()
+        if self.schedule_interval == "epoch":
+            self._step_scheduler()
         self.batch, self.seconds = 0, 0.0
         self.train_metrics.reset()
         self._call("on_epoch_end", self.row)
@@ -130,9 +129,7 @@ class BaseTrainer(TrainerState, ABC):
         if signum and not self.is_finished:
             raise self._stopped(signum)
 
-    def _step_epoch_scheduler(self) -> None:
-        if self.schedule_interval != "epoch":
-            return
+    def _step_scheduler(self) -> None:
         if isinstance(self.lr_scheduler, ReduceLROnPlateau):
             self.lr_scheduler.step(self.row[self.monitor.column])
         else:

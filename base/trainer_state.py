@@ -119,8 +119,7 @@ class TrainerState:
         return self.state_dict()
 
     def _model_parts(self) -> dict[str, Any]:
-        average = self.ema.module if self.ema else None
-        return {"model": self.network, "loss": self.loss, "ema": average}
+        return {"model": self.network, "loss": self.loss, "ema": self.ema and self.ema.module}
 
     def _training_parts(self) -> dict[str, Any]:
         names = ("optimizer", "lr_scheduler", "scaler", "monitor")

@@ -81,7 +81,13 @@ class Trainer(BaseTrainer):
         set_training(self.model)
         first, num_left = self.first_batch + self.batch, self.num_batches - self.batch
         self.timed = TimedIterator(self.data_loader.batches(first, num_left), self.seconds)
-        with self._progress_bar() as self.bar, translate_runtime_errors(self):
+        self.bar = ProgressBar(
+            self.num_samples,
+            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
+            initial=self.data_loader.batch_sampler.count_samples(self.first_batch, self.batch),
+            enabled=distributed.is_main(),
+        )
+        with self.bar, translate_runtime_errors(self):
             for batch in self.timed:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
@@ -95,14 +101,6 @@ class Trainer(BaseTrainer):
             "lr": self.learning_rate,
             **self.train_metrics.compute(),
         }
-
-    def _progress_bar(self) -> ProgressBar:
-        return ProgressBar(
-            self.num_samples,
-            description=f"epoch {self.epoch + 1}/{self.settings.epochs}",
-            initial=self.data_loader.batch_sampler.count_samples(self.first_batch, self.batch),
-            enabled=distributed.is_main(),
-        )
 
     def prepare_batch(self, batch: Any) -> Any:
         """Find a batch's size, position in its group and divisor; return it as it is trained on."""

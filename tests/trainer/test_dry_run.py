@@ -6,6 +6,7 @@ from torch import nn
 
 from base import Callback
 from base.errors import UsageError
+from trainer import Trainer
 from trainer.dry_run import dry_run
 
 
@@ -38,3 +39,18 @@ def test_a_callback_that_does_not_fit_the_model_is_told(make_trainer, points):
     trainer = make_trainer(nn.Linear(5, 3), points, callbacks=(Picky(),))
     with pytest.raises(UsageError, match=r"Picky: 'head\.\*' matches no parameter"):
         dry_run(trainer)
+
+
+def test_an_evaluation_of_ones_own_is_tried_as_well(make_trainer, points, capsys):
+    class Own(Trainer):
+        def evaluate(self):
+            return {"own": 0.5}
+
+    dry_run(make_trainer(nn.Linear(5, 3), points, valid=points, trainer_class=Own))
+    assert "one validation batch: own 0.5" in capsys.readouterr().out
+
+
+def test_one_batch_is_validated(make_trainer, points):
+    trainer = make_trainer(nn.Linear(5, 3), points, valid=points)
+    dry_run(trainer)
+    assert trainer.valid_metrics.sums["loss"][1] == 4

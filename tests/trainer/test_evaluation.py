@@ -10,6 +10,7 @@ from torch import nn
 from base import BaseWriter
 from base.errors import WriteError
 from logger import RunLogger
+from trainer import Trainer
 from trainer.evaluation import PredictionTracker, evaluate
 
 
@@ -40,6 +41,16 @@ def test_an_evaluation_leaves_metrics_and_predictions_and_tells_writers(trainer,
     assert metrics["loss"] == pytest.approx(seen.predictions["loss"].mean().item())
     indices = seen.predictions["loss"].argsort()[:4]
     assert torch.equal(seen.inputs_at(indices.numpy()), points[0][indices])
+
+
+def test_an_evaluation_of_ones_own_leaves_its_metrics(make_trainer, points, tmp_path):
+    class Own(Trainer):
+        def evaluate(self):
+            return {"own": 0.5}
+
+    trainer = make_trainer(nn.Linear(5, 3), points, valid=points, trainer_class=Own)
+    assert evaluate(trainer, tmp_path, RunLogger()) == {"own": 0.5}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"own": 0.5}
 
 
 def test_a_report_that_fails_costs_one_warning(trainer, tmp_path, capsys):
