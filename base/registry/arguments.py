@@ -1,7 +1,6 @@
 """What a class or function takes from a config, as far as its signature tells."""
 
 import inspect
-import typing
 from collections import abc
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from inspect import Parameter
@@ -9,8 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from base.errors import ConfigIssue, KeyPath, did_you_mean
-from base.registry.annotations import read
+from base.errors import did_you_mean
 from base.registry.registry import Registry
 
 Args = dict[str, Any] | list[Any]
@@ -27,7 +25,7 @@ FALLBACKS = {
 
 
 class Parameters:
-    """The parameters of what a name stands for, but those that a function gets at its later call.
+    """The parameters of what a name stands for, as a config may set them.
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
 
@@ -39,19 +37,18 @@ class Parameters:
         self.target = registry.find(name)
         self.is_called_later = registry.call_args > 0 and not inspect.isclass(self.target)
         found = _parameters(self.target)
-        num_later = registry.call_args if self.is_called_later else 0
-        self.of_later_call = [p.name for p in found[:num_later]]
-        found = {p.name: p for p in found[num_later:]}
-        kinds = {p.kind for p in found.values()}
+        later = [p.name for p in found[: registry.call_args]] if self.is_called_later else []
+        self._passed = {*runtime, *later} - FALLBACKS.keys()
+        kinds = {p.kind for p in found}
         self.has_var_positional = Parameter.VAR_POSITIONAL in kinds
         followed = _follow_keywords(self.target) if Parameter.VAR_KEYWORD in kinds else {}
         self.has_open_keywords = followed is None
         variadic = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-        named = {name: p for name, p in found.items() if p.kind not in variadic}
+        named = {p.name: p for p in found if p.kind not in variadic}
         self.by_name = (followed or {}) | named
-        self.required = [name for name, p in named.items() if p.default is p.empty]
+        self.required = [n for n, p in named.items() if p.default is p.empty and n not in later]
         by_position = [name for name, p in named.items() if p.kind is not p.KEYWORD_ONLY]
-        self.positional = [name for name in by_position if name not in runtime or name in FALLBACKS]
+        self.positional = [name for name in by_position if name not in self._passed]
 
     def argument_name(self, key: str | int) -> str:
         """Return the name of an argument given by name or position; "" for one of *args."""
@@ -63,38 +60,28 @@ class Parameters:
         """Return the args by name, those of *args left out."""
         return {name: value for key, value in items(args) if (name := self.argument_name(key))}
 
-    def read(self, argument: str, value: Any) -> Any:
-        """Return a value as the argument's annotation asks for it.
-
-        Raises: ValueError where the config cannot give this argument, or not this value.
-        """
-        self.check_name(argument)
-        annotation = getattr(self.by_name.get(argument), "annotation", Parameter.empty)
-        return value if annotation is Parameter.empty else read(value, annotation)
+    def annotation(self, argument: str) -> Any:
+        """Return what an argument is annotated with, `Parameter.empty` where nothing tells."""
+        return getattr(self.by_name.get(argument), "annotation", Parameter.empty)
 
     def check_name(self, argument: str) -> None:
         """Raise ValueError where the config cannot give this argument."""
-        if argument in self.runtime and argument in self.by_name and argument not in FALLBACKS:
+        if argument in self._passed and argument in self.by_name:
             raise ValueError(f"{self.name} gets {argument!r} from the project; remove it")
-        if argument in self.of_later_call:
-            raise ValueError(f"{self.name} gets {argument!r} when it is called; remove it")
         if argument and argument not in self.by_name and not self.has_open_keywords:
             near = did_you_mean(argument, self.by_name)
             raise ValueError(f"{self.name} takes no {argument!r}{near}")
 
-    def check_number(self, args: Args, *, path: KeyPath) -> Iterator[ConfigIssue]:
-        """Yield what is missing, unless a given name seems a misspelling of it, or too much."""
+    def check_number(self, args: Args) -> Iterator[str]:
+        """Yield what is said of args that are too many, or missing and not just misspelled."""
         most = len(self.positional)
         if isinstance(args, list) and len(args) > most and not self.has_var_positional:
-            message = f"{self.name} takes {most} args by position at most, found {len(args)}"
-            yield ConfigIssue(path, message)
+            yield f"{self.name} takes {most} args by position at most, found {len(args)}"
         given = self.named(args)
-        meant = "".join(
-            did_you_mean(name, self.by_name) for name in given if name not in self.by_name
-        )
+        hints = [did_you_mean(name, self.by_name) for name in given.keys() - self.by_name.keys()]
         for argument in self.required:
-            if argument not in {*given, *self.runtime} and repr(argument) not in meant:
-                yield ConfigIssue(path, f"{self.name} needs {argument!r}")
+            if argument not in {*given, *self.runtime} and repr(argument) not in "".join(hints):
+                yield f"{self.name} needs {argument!r}"
 
     def fill(self, given: dict[str, Any], runtime: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is given with what the project passes; of `FALLBACKS` what is left open."""
@@ -130,16 +117,11 @@ def _follow_keywords(target: Any) -> dict[str, Parameter] | None:
     if any(base.__module__ == "torchmetrics.metric" for base in getattr(target, "__mro__", ())):
         kind = Parameter.KEYWORD_ONLY
         return {name: Parameter(name, kind, default=None) for name in METRIC_ARGUMENTS}
-    is_class = inspect.isclass(target)
-    sources = [*typing.get_overloads(target.__init__ if is_class else target)]
-    made = None if is_class else inspect.signature(target).return_annotation
+    made = None if inspect.isclass(target) else inspect.signature(target).return_annotation
     if inspect.isclass(made) and issubclass(made, nn.Module):  # as torchvision's builders say it
-        sources.append(made)
-    if not sources:
-        return None
-    # without a default are only those that the builder passes itself
-    parameters = [p for source in sources for p in _parameters(source)]
-    return {p.name: p for p in parameters if p.default is not p.empty}
+        # without a default are only those that the builder passes itself
+        return {p.name: p for p in _parameters(made) if p.default is not p.empty}
+    return None
 
 
 def items(args: Args) -> Iterable[tuple[str | int, Any]]:

@@ -4,13 +4,14 @@ A node is `{type: NAME, args: {...}}` or a bare name. `check` reports what is wr
 nothing; `build` is the only place of the project that instantiates what a config names.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
 from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
 from base.registry import COLLATE_FNS, REGISTRIES, SAMPLERS, TRANSFORMS
+from base.registry.annotations import read
 from base.registry.arguments import Args, Parameters, items
 from base.registry.registry import Registry
 
@@ -53,9 +54,9 @@ def check(
 
     `runtime` names the arguments that the project itself passes, such as an optimizer's `params`.
     """
-    issues: list[ConfigIssue] = []
-    _visit(node, registry, path, runtime, issues, builds=False)
-    return issues
+    visitor = _Visitor(builds=False)
+    visitor.visit(node, registry, path, runtime)
+    return visitor.issues
 
 
 def build(node: Node, registry: Registry, *, path: KeyPath, runtime: Mapping[str, Any] = {}) -> Any:
@@ -67,74 +68,73 @@ def build(node: Node, registry: Registry, *, path: KeyPath, runtime: Mapping[str
 
     Raises: ConfigError for what `check` would find, or where a class refuses its arguments.
     """
-    issues: list[ConfigIssue] = []
-    built = _visit(node, registry, path, runtime, issues, builds=True)
-    if issues:
-        raise ConfigError(issues)
+    visitor = _Visitor(builds=True)
+    built = visitor.visit(node, registry, path, runtime)
+    if visitor.issues:
+        raise ConfigError(visitor.issues)
     return built
 
 
-def _visit(
-    node: Node,
-    registry: Registry,
-    path: KeyPath,
-    runtime: Collection[str],
-    issues: list[ConfigIssue],
-    *,
-    builds: bool,
-) -> Any:
-    """Add what is wrong with a node to `issues`; while there are none, it can be built."""
-    name, args = split_node(node)
-    try:
-        parameters = Parameters(name, registry, runtime)
-    except ConfigError as error:
-        here = path if node is name else (*path, "type")
-        # a module that cannot be imported has a place of its own
-        issues += [issue if issue.where else replace(issue, path=here) for issue in error.issues]
-        return None
+class _Visitor:
+    """Checks a node and those in its args, and builds them as long as nothing is wrong."""
 
-    def visit_nested(child: Mapping[str, Any], here: KeyPath) -> Any:
-        if wrong := _check_keys(child, here):
-            issues.extend(wrong)
-            return None
-        section = _section(child["type"], argument, parameters)
-        passed = runtime if section is registry else {}
-        return _visit(child, section, here, passed, issues, builds=builds)
+    def __init__(self, *, builds: bool) -> None:
+        self.builds = builds
+        self.issues: list[ConfigIssue] = []
 
-    path_to_args, values = (*path, "args") if args else path, {}
-    for key, value in items(args):
-        here, argument = (*path_to_args, key), parameters.argument_name(key)
+    def visit(self, node: Node, registry: Registry, path: KeyPath, runtime: Collection[str]) -> Any:
+        name, args = split_node(node)
         try:
-            if nested_nodes(value):
-                parameters.check_name(argument)
-                values[key] = _map_nodes(value, here, visit_nested)
-            else:
-                values[key] = parameters.read(argument, value)
-        except ValueError as error:
-            issues.append(ConfigIssue(here, str(error)))
-    issues += parameters.check_number(args, path=path_to_args)
-    return _instantiate(parameters, values, path) if builds and not issues else None
+            parameters = Parameters(name, registry, runtime)
+        except ConfigError as error:
+            here = path if node is name else (*path, "type")
+            # a module that cannot be imported has a place of its own
+            self.issues += [i if i.where else replace(i, path=here) for i in error.issues]
+            return None
+        path_to_args, values = (*path, "args") if args else path, {}
+        for key, value in items(args):
+            here = (*path_to_args, key)
+            try:
+                values[key] = self._read(parameters, parameters.argument_name(key), value, here)
+            except ValueError as error:
+                self.issues.append(ConfigIssue(here, str(error)))
+        self.issues += [ConfigIssue(path_to_args, said) for said in parameters.check_number(args)]
+        if self.issues or not self.builds:
+            return None
+        return _instantiate(
+            parameters, values if isinstance(args, dict) else [*values.values()], path
+        )
+
+    def _read(self, parameters: Parameters, argument: str, value: Any, path: KeyPath) -> Any:
+        parameters.check_name(argument)
+        if nested_nodes(value):
+            return _map_nodes(value, path, partial(self._visit_nested, parameters, argument))
+        return read(value, parameters.annotation(argument))
+
+    def _visit_nested(
+        self, parameters: Parameters, argument: str, node: Mapping[str, Any], path: KeyPath
+    ) -> Any:
+        """Visit a node of an argument, in the first section that this may mean and has its name."""
+        if wrong := [*_check_keys(node, path)]:
+            self.issues += wrong
+            return None
+        by_argument = ARGUMENT_SECTIONS.get(argument, parameters.registry)
+        sections = [_section_of(parameters.annotation(argument)) or by_argument, by_argument]
+        section = next((one for one in sections if one.knows(node["type"])), sections[0])
+        runtime = parameters.runtime if section is parameters.registry else {}
+        return self.visit(node, section, path, runtime)
 
 
-def _check_keys(node: Mapping[str, Any], path: KeyPath) -> list[ConfigIssue]:
-    name, args = node["type"], node.get("args")
-    wrong = {}
+def _check_keys(node: Mapping[str, Any], path: KeyPath) -> Iterator[ConfigIssue]:
     for key in node.keys() - {"type", "args"}:
         near = did_you_mean(str(key), ["args"]) or "; arguments go into 'args'"
-        wrong[key] = f"unknown key{near}"
+        yield ConfigIssue((*path, key), f"unknown key{near}")
+    name, args = node["type"], node.get("args")
     if not isinstance(name, str):
-        wrong["type"] = f"expected a name, found {format_value(name)}"
+        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
     if not isinstance(args, dict | list | None):
-        wrong["args"] = f"expected a mapping or a list, found {format_value(args)}"
-    return [ConfigIssue((*path, key), message) for key, message in wrong.items()]
-
-
-def _section(name: str, argument: str, parameters: Parameters) -> Registry:
-    """Return the section of a nested node: the first that its argument may mean and has `name`."""
-    by_argument = ARGUMENT_SECTIONS.get(argument, parameters.registry)
-    by_type = _section_of(getattr(parameters.by_name.get(argument), "annotation", None))
-    sections = [by_argument] if by_type is None else [by_type, by_argument]
-    return next((section for section in sections if section.knows(name)), sections[0])
+        message = f"expected a mapping or a list, found {format_value(args)}"
+        yield ConfigIssue((*path, "args"), message)
 
 
 def _section_of(annotation: Any) -> Registry | None:
@@ -145,11 +145,9 @@ def _section_of(annotation: Any) -> Registry | None:
     return next(filter(None, map(_section_of, get_args(annotation))), None)
 
 
-def _instantiate(parameters: Parameters, values: Mapping[str | int, Any], path: KeyPath) -> Any:
-    keywords = {name: value for name, value in values.items() if isinstance(name, str)}
-    positional = [value for key, value in values.items() if isinstance(key, int)]
-    if not parameters.has_var_positional:
-        keywords, positional = parameters.named(values), []
+def _instantiate(parameters: Parameters, args: Args, path: KeyPath) -> Any:
+    by_position = isinstance(args, list) and parameters.has_var_positional
+    positional, keywords = (args, {}) if by_position else ([], parameters.named(args))
     if parameters.is_called_later:
         return partial(parameters.target, **keywords) if keywords else parameters.target
     try:

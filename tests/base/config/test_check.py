@@ -172,7 +172,7 @@ ISSUES = [
     ),
     (
         "cross_entropy => {type: cross_entropy, args: {target: 1}}",
-        "14:36: loss.args.target: cross_entropy gets 'target' when it is called; remove it",
+        "14:36: loss.args.target: cross_entropy gets 'target' from the project; remove it",
     ),
     (
         "cross_entropy => {type: CrossEntropyLoss, args: {weight: [1, x]}}",

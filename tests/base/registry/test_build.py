@@ -29,7 +29,6 @@ from base.registry import (
     Registry,
 )
 from base.registry.annotations import read
-from base.registry.arguments import Parameters
 from base.registry.build import build, check
 
 
@@ -159,8 +158,8 @@ class TestArguments:
 
     def test_that_a_function_gets_when_it_is_called_cannot_be_set(self):
         assert lines_of({"type": "mse_loss", "args": {"input": 1, "target": 1}}, LOSSES) == [
-            "x.args.input: mse_loss gets 'input' when it is called; remove it",
-            "x.args.target: mse_loss gets 'target' when it is called; remove it",
+            "x.args.input: mse_loss gets 'input' from the project; remove it",
+            "x.args.target: mse_loss gets 'target' from the project; remove it",
         ]
 
     def test_may_be_given_by_position(self):
@@ -396,15 +395,6 @@ class TestBuild:
         )
         assert lines_of({"type": "total", "args": [1, 2]}, registry_of(total)) == []
         assert lines_of("total", registry_of(total)) == ["x: total needs 'first'"]
-
-
-def test_a_function_that_is_called_later_shows_only_what_a_config_sets():
-    def loss(output, target, *, alpha=1):
-        return alpha
-
-    parameters = Parameters("loss", registry_of(loss, call_args=2))
-    assert list(parameters.by_name) == ["alpha"]
-    assert parameters.positional == []
 
 
 def test_nothing_that_can_be_named_fails_to_be_checked():
