@@ -1,9 +1,8 @@
 """Annotations of parameters: what a config may write for them, as pydantic checks it."""
 
-import enum
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import partial
+from enum import EnumType
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -33,8 +32,8 @@ WORDS = {
 def read(value: Any, annotation: Any) -> Any:
     """Return a config's value as an annotation asks for it; what cannot be judged as it is.
 
-    A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats, a
-    formula the function that it states.
+    A name becomes the dtype that it names, a value the enum member that has it, a list a tuple or a
+    tensor of floats, a formula the function that it states.
 
     Raises: ValueError where it is of another type or out of range, saying what is expected.
     """
@@ -67,13 +66,11 @@ def to_json_type(annotation: Any) -> Any:
         return int | float  # a whole number stays one
     if annotation in READERS:
         return Annotated[Any, AfterValidator(READERS[annotation])]
-    if _is_enum(kind):
-        return Annotated[Any, AfterValidator(partial(_member, kind))]
     if isinstance(kind, type) and issubclass(kind, BUILT):
         return Callable  # as which nothing in JSON passes: it takes a node
     if kind in (Union, UnionType):
-        named = any(_is_enum(member) or member is torch.dtype for member in arguments)
-        members = [member for member in arguments if not (named and member is str)]
+        has_enum = any(isinstance(one, EnumType) for one in arguments)  # whose values are texts
+        members = [one for one in arguments if not (has_enum and one is str)]
         return Union[tuple(map(to_json_type, members))]  # noqa: UP007
     if kind in LISTS:
         return list[to_json_type(arguments[0])] if arguments else list
@@ -82,21 +79,8 @@ def to_json_type(annotation: Any) -> Any:
     return annotation
 
 
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, enum.Enum)
-
-
 def _expected(words: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "Input should be {words}", {"words": words})
-
-
-def _member(kind: type[enum.Enum], name: Any) -> enum.Enum:
-    """Return the member of that name or value, in capital letters or small."""
-    by_name = {str(member.value).lower(): member for member in kind}
-    by_name |= {name.lower(): member for name, member in kind.__members__.items()}
-    if str(name).lower() not in by_name:
-        raise _expected(" or ".join(map(repr, kind.__members__)))
-    return by_name[str(name).lower()]
 
 
 def _dtype(name: Any) -> torch.dtype:

@@ -13,11 +13,6 @@ from base.registry.registry import Registry
 
 Args = dict[str, Any] | list[Any]
 
-# What torchmetrics' Metric takes from its **kwargs without naming it in a signature.
-METRIC_ARGUMENTS = (
-    "compute_on_cpu", "dist_sync_on_step", "process_group", "dist_sync_fn",
-    "distributed_available_fn", "sync_on_compute", "compute_with_cache",
-)  # fmt: skip
 # What the project passes only where the config leaves it and these other arguments out.
 FALLBACKS = {
     "T_max": (), "total_steps": ("epochs",), "max_lr": (), "fused": ("foreach", "differentiable"),
@@ -114,9 +109,8 @@ def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
 
 def _follow_keywords(target: Any) -> dict[str, Parameter] | None:
     """Return what a target's **kwargs stands for, or None when nothing tells."""
-    if any(base.__module__ == "torchmetrics.metric" for base in getattr(target, "__mro__", ())):
-        kind = Parameter.KEYWORD_ONLY
-        return {name: Parameter(name, kind, default=None) for name in METRIC_ARGUMENTS}
+    if target.__module__.startswith("torchmetrics."):
+        return {}  # what is left is about ranks and caches, which are the trainer's
     made = None if inspect.isclass(target) else inspect.signature(target).return_annotation
     if inspect.isclass(made) and issubclass(made, nn.Module):  # as torchvision's builders say it
         # without a default are only those that the builder passes itself

@@ -66,9 +66,8 @@ class TestValues:
             (Iterable[int], [1], [1]),
             (torch.dtype, "float16", torch.float16),
             (dict[type | str, torch.dtype | None], {"a": "int8"}, {"a": torch.int8}),
-            (Color | None, "red", Color.RED),
-            (Color, "R", Color.RED),
-            (str | Color, "blue", Color.BLUE),
+            (Color | None, "r", Color.RED),
+            (str | Color, 'r', Color.RED),
             (Color, 2, Color.BLUE),
             (Path | None, "data", Path("data")),
             (Size, {"height": 1}, Size(1)),
@@ -111,7 +110,7 @@ class TestValues:
             (Tensor, ["a"], "expected a number or a list of numbers, found ['a']"),
             (Tensor, True, "expected a number or a list of numbers, found true"),
             (torch.dtype, "float33", "expected a dtype such as 'float32', found 'float33'"),
-            (str | Color, "green", "expected 'RED' or 'BLUE', found 'green'"),
+            (Color | None, "green", "expected 'r' or 2, found 'green'"),
             (nn.Module, 3, "expected {type: NAME}, found 3"),
             (list[nn.Module], ["ReLU"], "expected {type: NAME}, found 'ReLU'"),
             (Annotated[int, Field(gt=0)], 0, "expected greater than 0, found 0"),
@@ -181,8 +180,8 @@ class TestArguments:
             "x.args.num_class: resnet18 takes no 'num_class' (did you mean 'num_classes'?)",
         ]
 
-    def test_of_torchmetrics_are_followed_to_its_base(self):
-        args = {"num_classes": 10, "sync_on_compute": False, "averge": "macro"}
+    def test_of_torchmetrics_are_those_that_a_metric_names(self):
+        args = {"num_classes": 10, "averge": "macro"}
         assert lines_of({"type": "MulticlassF1Score", "args": args}, METRICS) == [
             "x.args.averge: MulticlassF1Score takes no 'averge' (did you mean 'average'?)"
         ]
@@ -345,10 +344,9 @@ class TestBuild:
         assert init(torch.zeros(1)) == 3
         assert build("default_collate", COLLATE_FNS, path=("x",))([1, 2]).tolist() == [1, 2]
 
-    @pytest.mark.parametrize("name", ["bilinear", "BILINEAR"])
-    def test_gives_transforms_their_dtypes_and_enum_members(self, name):
+    def test_gives_transforms_their_dtypes_and_enum_members(self):
         resize = build(
-            {"type": "Resize", "args": {"size": [4, 4], "interpolation": name}},
+            {"type": "Resize", "args": {"size": [4, 4], "interpolation": "bilinear"}},
             TRANSFORMS,
             path=("x",),
         )
