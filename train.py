@@ -79,7 +79,7 @@ def main(config: "Config", resume_point: "ResumePoint | None" = None) -> dict[st
     resume_point = resume_point or ResumePoint()
     setup_logging(None, verbosity=config.logger.verbosity, is_main=distributed.is_main())
     if (summary := resume_point.finished_summary(config)) is not None:
-        return announce(resume_point.run, summary, config, finished_before=True)
+        return announce(resume_point.run, summary, config)
     device = select_device(config.device)
     with distributed.process_group(device):
         trainer = build_trainer(config, device, state=resume_point.state)

@@ -17,41 +17,18 @@ from trainer.trainer import Trainer
 
 
 def build_trainer(
-    config: Config,
-    device: torch.device,
-    *,
-    state: Mapping[str, Any] | None = None,
-    evaluate_on: Callable[[], BaseDataLoader] | None = None,
+    config: Config, device: torch.device, *, state: Mapping[str, Any] | None = None
 ) -> Trainer:
-    """Build every part of a config, and the trainer of them.
-
-    `state` is the checkpoint to continue from; `evaluate_on` builds the only data there is where
-    nothing is trained.
+    """Build every part of a config, and the trainer of them; `state` is what to continue from.
 
     Raises:
         ConfigError: a class refuses its args.
         CheckpointError, DataError: data or weights are missing, damaged, or other than the state's.
     """
-    set_deterministic(config.trainer.deterministic)
-    seed_everything(config.seed)
-    trains = evaluate_on is None
+    _seed(config)
     decided = state["decided"] if state else {}
-    loaders = build_data(config, device, **decided) if trains else (evaluate_on(),) * 2
-    data_loader, valid_data_loader = loaders
-    model = parts.build_model(config, device, load_weights=trains and state is None)
-    loss = parts.build_loss(config, device)
-    optimizer = parts.build_optimizer(config, model, loss)
-    schedule = parts.build_lr_scheduler(config, optimizer, data_loader) if trains else None
-    trainer = parts.build_part(
-        config, ("trainer",), config.trainer, TRAINERS,
-        model=model, loss=loss,
-        metrics=parts.build_metrics(config),
-        optimizer=optimizer, lr_scheduler=schedule,
-        data_loader=data_loader, valid_data_loader=valid_data_loader,
-        callbacks=parts.build_callbacks(config) if trains else [],
-        config=config, device=device,
-    )  # fmt: skip
-    seed_everything(derive_seed(config.seed, distributed.rank()))  # dropout differs between ranks
+    loaders = build_data(config, device, **decided)
+    trainer = _assemble(config, device, *loaders, load_weights=state is None)
     if state is not None:
         trainer.load_state_dict(state)
     return trainer
@@ -70,9 +47,38 @@ def load_for_evaluation(
         CheckpointError: the checkpoint belongs to another model.
         ConfigError, DataError: there is no data, or it cannot be read.
     """
-    learned = state.get("data")
-    trainer = build_trainer(
-        config, device, evaluate_on=lambda: build_loader(config, device, learned)
-    )
+    _seed(config)
+    loader = build_loader(config, device, state.get("data"))
+    trainer = _assemble(config, device, loader, loader, load_weights=False)
     trainer.load_model(state)
+    return trainer
+
+
+def _seed(config: Config) -> None:
+    set_deterministic(config.trainer.deterministic)
+    seed_everything(config.seed)
+
+
+def _assemble(
+    config: Config,
+    device: torch.device,
+    data_loader: BaseDataLoader,
+    valid_data_loader: BaseDataLoader | None,
+    *,
+    load_weights: bool,
+) -> Trainer:
+    model = parts.build_model(config, device, load_weights=load_weights)
+    loss = parts.build_loss(config, device)
+    optimizer = parts.build_optimizer(config, model, loss)
+    trainer = parts.build_part(
+        config, ("trainer",), config.trainer, TRAINERS,
+        model=model, loss=loss,
+        metrics=parts.build_metrics(config),
+        optimizer=optimizer,
+        lr_scheduler=parts.build_lr_scheduler(config, optimizer, data_loader),
+        data_loader=data_loader, valid_data_loader=valid_data_loader,
+        callbacks=parts.build_callbacks(config),
+        config=config, device=device,
+    )  # fmt: skip
+    seed_everything(derive_seed(config.seed, distributed.rank()))  # dropout differs between ranks
     return trainer

@@ -22,8 +22,8 @@ FREE_KEYS = (
     "trainer.save_steps", "trainer.keep_last", "trainer.log_interval", "trainer.epochs",
 )  # fmt: skip
 HINT = (
-    "a run cannot change this; name another --run-id, or, for a new run from these weights: "
-    "python train.py -c CONFIG model.weights=CHECKPOINT"
+    "a run cannot change this, nor its epochs where the schedule is as long; name another "
+    "--run-id, or start from these weights: python train.py -c CONFIG model.weights=CHECKPOINT"
 )
 
 
@@ -35,15 +35,13 @@ def check_resume_config(config: Config, state: Mapping[str, Any]) -> None:
         UsageError: another number of processes would not meet the place where the run stopped.
         CheckpointError: the state holds no config.
     """
-    fixed_length = ("trainer.epochs",) if takes_length_of_run(config.lr_scheduler) else ()
+    has_fixed_length = takes_length_of_run(config.lr_scheduler)
+    free = tuple(key for key in FREE_KEYS if key != "trainer.epochs" or not has_fixed_length)
     issues = [
         ConfigIssue(path, f"the run has {before!r}, found {now!r}", config.where(path))
         for path, before, now in _differences(config_of(state), config.model_dump())
-        if ".".join(path) in fixed_length or not ".".join(path).startswith(FREE_KEYS)
+        if not ".".join(path).startswith(free)
     ]
-    if any(issue.path == ("trainer", "epochs") for issue in issues):
-        message = "the schedule takes its length from trainer.epochs"
-        issues.append(ConfigIssue(("lr_scheduler",), message))
     if issues:
         raise ConfigError([*issues, ConfigIssue((), HINT)])
     _check_world_size(config, state)
@@ -55,10 +53,9 @@ def warn_if_edited(file: Path, state: Mapping[str, Any], *, ignore: tuple[str, .
     try:
         found = read_config(file).values
     except ConfigError:
-        keys = ["it cannot be read"]
-    else:
-        keys = [".".join(path) for path, _, _ in _differences(config_of(state), found)]
-        keys = [key for key in keys if not key.startswith(ignore)] if ignore else keys
+        found = {}  # then all of it differs
+    keys = [".".join(path) for path, _, _ in _differences(config_of(state), found)]
+    keys = [key for key in keys if not key.startswith(ignore)]
     if keys and distributed.is_main():
         text = "%s was edited (%s), but the checkpoint's own config counts; give KEY=VALUE instead"
         log.warning(text, file, ", ".join(keys))
@@ -78,10 +75,9 @@ def _check_world_size(config: Config, state: Mapping[str, Any]) -> None:
     before, now = state["versions"]["world_size"], distributed.world_size()
     counts_steps = config.lr_scheduler is not None and config.lr_scheduler.interval == "step"
     if before != now and (state["batch"] or counts_steps):
-        reason = "follows a schedule by steps" if counts_steps else "stopped within an epoch"
         raise UsageError(
-            f"the run has {before} processes, found {now}; it {reason}, so start {before}: "
-            f"torchrun --nproc_per_node={before} train.py ..."
+            f"the run has {before} processes, found {now}; within an epoch, or with a schedule by "
+            f"steps, it takes as many: torchrun --nproc_per_node={before} train.py ..."
         )
 
 

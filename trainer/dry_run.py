@@ -1,7 +1,11 @@
 """Try a config on one batch and print what it builds: `python train.py --check`."""
 
 import math
+import statistics
 import time
+from datetime import timedelta
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +17,10 @@ from logger import RunLogger
 from logger.console import format_values
 from trainer.trainer import Trainer
 
-NUM_TIMED_BATCHES = 4
+NUM_TIMED_BATCHES = 5
+ROW = "{:<32}  {:<20}  {:<16}  {:>12}  {:>12}"
+
+Shapes = dict[str, torch.Size]  # of the outputs, by the names of the modules
 
 
 def dry_run(trainer: Trainer) -> None:
@@ -24,15 +31,14 @@ def dry_run(trainer: Trainer) -> None:
     Raises:
         UsageError: model, loss, data, callbacks or the monitor do not fit one another.
     """
-    idle = {name for name, p in trainer.network.named_parameters() if p.requires_grad}
-    for name, parameter in trainer.network.named_parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda _, name=name: idle.discard(name))
+    trained = {name: p for name, p in trainer.network.named_parameters() if p.requires_grad}
+    idle = set(trained)
+    for name, parameter in trained.items():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: idle.discard(name))
     trainer.begin(RunLogger(None))  # callbacks find what does not fit them
-    output, target, losses = _try_first_batch(trainer)
-    total, trainable = _count_parameters(trainer.network)
-    print(f"parameters: {total:,}, trainable {trainable:,}")
-    print(f"initial loss: {losses['loss']:.4g}{_uniform_guess(output, target)}")
+    guess = _try_first_batch(trainer)
+    losses = trainer.train_metrics.compute()
+    print(f"initial loss: {losses['loss']:.4g}{guess}")
     print(f"parameters without a gradient: {', '.join(sorted(idle)) or 'none'}")
     columns = {"epoch": 1, "lr": trainer.learning_rate} | losses
     if trainer.valid_data_loader is not None:
@@ -43,76 +49,59 @@ def dry_run(trainer: Trainer) -> None:
     trainer.monitor.update(columns)  # names a column that nothing logs
     steps = math.ceil(trainer.num_batches / trainer.settings.accumulate)
     print(f"steps per epoch: {steps:,}, of {trainer.num_samples:,} samples")
-    duration = _format_duration(_seconds_per_batch(trainer) * trainer.num_batches)
+    duration = timedelta(seconds=math.ceil(_seconds_per_batch(trainer) * trainer.num_batches))
     print(f"time per epoch: about {duration} on {trainer.device}")
 
 
-def _try_first_batch(trainer: Trainer) -> tuple[Any, Any, dict[str, float]]:
-    """Train on a batch, print each layer as it comes through, and return what it gave."""
+def _try_first_batch(trainer: Trainer) -> str:
+    """Train on a batch, print each layer as it comes through; return what a guess would lose."""
     batch = next(trainer.data_loader.batches(0, 1))
-    target = batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
-    outputs: list[Any] = []
-    layers = {
-        module: name or "(model)"
-        for name, module in trainer.network.named_modules()
-        if not any(module.children())
-    }
-    width = max(map(len, [*layers.values(), "layer"]))
-    line = f"{{:<{width}}}  {{:<16}}  {{:<16}}  {{:>12}}  {{:>12}}"
-
-    def print_layer(module: nn.Module, args: Any, output: Any) -> None:
-        if name := layers.pop(module, ""):  # a layer that is called again is shown once
-            counts = (f"{count:,}" for count in _count_parameters(module))
-            print(line.format(name, type(module).__name__, _shape(output), *counts))
-
-    print(line.format("layer", "type", "output", "parameters", "trainable"))
-    print(line.format("input", "", _shape(batch), "", "").rstrip())
-    handles = [module.register_forward_hook(print_layer) for module in layers]
-    handles.append(trainer.network.register_forward_hook(lambda m, args, out: outputs.append(out)))
+    target = batch[-1] if isinstance(batch, (tuple, list)) else None
+    shapes: Shapes = {}
+    for name, module in trainer.network.named_modules():
+        if module is trainer.network or not any(module.children()):
+            module.register_forward_hook(partial(_print_layer, shapes, name or "(model)"))
+    print(ROW.format("layer", "type", "output", "parameters", "trainable"))
+    print(ROW.format("input", "", _format_shape(_shape(batch)), "", "").rstrip())
     try:
         trainer.train_batch(trainer.prepare_batch(batch))
     except (RuntimeError, IndexError, ValueError) as error:
         cause = " ".join(str(error).split())
-        told = f" (target {_shape(target)})" if target is not None else ""
+        told = f" (target {_format_shape(_shape(target))})"
         raise UsageError(f"the first batch fails: {cause}{told}; --debug shows where") from error
-    for handle in handles:
-        handle.remove()
-    return outputs[0] if outputs else None, target, trainer.train_metrics.compute()
+    return _uniform_guess(shapes.get("(model)", torch.Size()), target)
 
 
-def _count_parameters(module: nn.Module) -> tuple[int, int]:
-    """Return the number of all parameters and of those that are trained."""
-    counts = [(p.numel(), p.numel() * p.requires_grad) for p in module.parameters()]
-    return sum(count for count, _ in counts), sum(count for _, count in counts)
+def _print_layer(shapes: Shapes, name: str, module: nn.Module, args: Any, output: Any) -> None:
+    if name in shapes:  # a layer that is called again is shown once
+        return
+    shapes[name] = _shape(output)
+    total = sum(p.numel() for p in module.parameters())
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    kind, shape = type(module).__name__, _format_shape(shapes[name])
+    print(ROW.format(name, kind, shape, f"{total:,}", f"{trained:,}"))
 
 
-def _shape(nest: Any) -> str:
-    tensor = next(tensors_of(nest), None)
-    return "x".join(map(str, tensor.shape)) if tensor is not None else ""
+def _shape(nest: Any) -> torch.Size:
+    return next((tensor.shape for tensor in tensors_of(nest)), torch.Size())
 
 
-def _uniform_guess(output: Any, target: Any) -> str:
+def _format_shape(shape: torch.Size) -> str:
+    return "x".join(map(str, shape))
+
+
+def _uniform_guess(output: torch.Size, target: Any) -> str:
     """Return what a uniform guess would lose, for scores (B, K) and class targets (B,)."""
-    if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
+    has_classes = isinstance(target, Tensor) and target.dtype == torch.int64
+    if not has_classes or len(output) != 2 or target.shape != output[:1]:
         return ""
-    if output.ndim != 2 or target.ndim != 1 or target.dtype != torch.int64 or output.shape[1] < 2:
-        return ""
-    num_classes = output.shape[1]
-    return f" (a uniform guess over {num_classes} classes: {math.log(num_classes):.4g})"
+    return f" (a uniform guess over {output[1]} classes: {math.log(output[1]):.4g})"
 
 
 def _seconds_per_batch(trainer: Trainer) -> float:
-    """Return the time of a training batch, reading it included, after a first one to warm up."""
-    count = min(NUM_TIMED_BATCHES + 1, trainer.num_batches)
+    """Return the median time of a training batch, reading it included."""
     times = [time.perf_counter()]
-    for batch in trainer.data_loader.batches(0, count):
+    for batch in trainer.data_loader.batches(0, min(NUM_TIMED_BATCHES, trainer.num_batches)):
         trainer.train_batch(trainer.prepare_batch(batch))
         times.append(time.perf_counter())
-    first = 1 if count > 1 else 0
-    return (times[-1] - times[first]) / (count - first)
-
-
-def _format_duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return statistics.median(end - start for start, end in pairwise(times))

@@ -1,6 +1,7 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer, ..."""
 
 import logging
+import urllib.error
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,7 +16,7 @@ from base import BaseDataLoader, Callback
 from base.base_model import replace_head
 from base.checkpoint.checkpoints import read_weights
 from base.config.rules import PLATEAU
-from base.config.schema import Config, LrSchedulerConfig, ModelConfig, NodeConfig, ParamGroup
+from base.config.schema import Config, LrSchedulerConfig, NodeConfig, ParamGroup
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import (
     CALLBACKS,
@@ -73,7 +74,7 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
         CheckpointError: weights cannot be fetched or read, or share no key with the model.
     """
     section = config.model
-    model = _build_bare_model(config, section)
+    model = _build_bare_model(config)
     if section.init is not None:
         init = build_part(config, ("model", "init"), section.init, INITS)
         for parameter in model.parameters():
@@ -91,31 +92,27 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
     return model.to(device, memory_format=layout)
 
 
-def _build_bare_model(config: Config, section: ModelConfig) -> nn.Module:
+def _build_bare_model(config: Config) -> nn.Module:
     """Return the model as its class or builder makes it.
 
-    A torchvision model that starts from weights of torchvision's may have another number of classes
-    than they do: it gets a new head.
+    Weights of torchvision's have a number of classes of their own: for another one, the model gets
+    a new head.
     """
-    args = section.args if isinstance(section.args, dict) else {}
-    is_theirs = MODELS.find(section.type).__module__.startswith("torchvision.")
-    new_head = is_theirs and args.get("weights") and args.get("num_classes")
-    if new_head:
-        args = {name: value for name, value in args.items() if name != "num_classes"}
+    section, num_classes = config.model, None
+    args = dict(section.args) if isinstance(section.args, dict) else {}
+    is_torchvisions = MODELS.find(section.type).__module__.startswith("torchvision.")
+    if is_torchvisions and args.get("weights"):
+        num_classes = args.pop("num_classes", None)
         section = section.model_copy(update={"args": args})
     try:
         model = build_part(config, ("model",), section, MODELS)
-    except OSError as error:  # URLError is one
-        if not args.get("weights"):
-            raise
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
+    except urllib.error.URLError as error:
         raise CheckpointError(
-            f"the weights {args['weights']} of {section.type} could not be fetched ({error}). Put "
-            f"their file into {folder}/, or start without: model.args.weights=null, or with a "
-            "file of your own: model.weights=FILE"
+            f"the weights of {section.type} could not be fetched ({error}). Put their file into "
+            f"{torch.hub.get_dir()}/checkpoints/, or start without: model.args.weights=null"
         ) from error
-    if new_head:
-        replace_head(model, new_head)
+    if num_classes is not None:
+        replace_head(model, num_classes)
     return model
 
 
@@ -203,8 +200,7 @@ def build_lr_scheduler(
     length = config.trainer.epochs
     if section.interval == "step":
         length *= count_steps(config.trainer, data_loader)
-    runtime = {"optimizer": optimizer, "T_max": length, "total_steps": length}
-    runtime["max_lr"] = [group["lr"] for group in optimizer.param_groups]
+    runtime = {"optimizer": optimizer, "max_lr": [group["lr"] for group in optimizer.param_groups]}
     if section.type == PLATEAU:
         runtime["mode"] = config.trainer.monitor.split()[0]
     node = section.model_copy(update=_with_lengths(section.node(), length))
@@ -244,7 +240,8 @@ def build_callbacks(config: Config) -> list[Callback]:
     callbacks = build_parts(config, ("callbacks",), config.callbacks, CALLBACKS)
     hooks = {name for name in dir(Callback) if name.startswith("on_")}
     for number, callback in enumerate(callbacks):
-        for name in {name for name in dir(callback) if name.startswith("on_")} - hooks:
-            if near := did_you_mean(name, hooks):
+        for name in dir(callback):
+            near = did_you_mean(name, hooks) if name.startswith("on_") and name not in hooks else ""
+            if near:
                 raise config.issue(("callbacks", number), f"nothing calls its {name}(){near}")
     return callbacks

@@ -6,21 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from base.checkpoint.checkpoints import (
-    BEST,
-    Checkpoints,
-    checkpoint_key,
-    checkpoint_name,
-    config_of,
-    read_checkpoint,
-)
+from base.checkpoint.checkpoints import BEST, Checkpoints, config_of, read_checkpoint
 from base.config.check import check_config, load_config
 from base.config.merge import merge, parse_overrides
 from base.config.schema import Config
 from base.config.source import Source
 from base.errors import CheckpointError, UsageError, did_you_mean
 from base.runtime import distributed
-from base.runtime.monitor import Monitor
 from logger import RunDirectory
 from logger.run_directory import check_run_id, newest_run
 from trainer.config_change import FREE_KEYS, check_resume_config, warn_if_edited
@@ -42,12 +34,9 @@ class ResumePoint:
         """Return the summary of a run that has nothing left to do, else None."""
         if self.run is None or self.state is None or not self.run.summary_file.exists():
             return None
-        monitor = Monitor(config.trainer.monitor, early_stop=config.trainer.early_stop)
-        monitor.load_state_dict(self.state["monitor"])
-        is_over = self.state["epoch"] >= config.trainer.epochs or monitor.should_stop
-        if self.state["batch"] or not is_over:
-            return None
-        return json.loads(self.run.summary_file.read_text())
+        summary = json.loads(self.run.summary_file.read_text())
+        is_over = summary["stopped_early"] or summary["epochs"] >= config.trainer.epochs
+        return summary if is_over and summary["epochs"] == self.state["epoch"] else None
 
 
 def find_start(
@@ -58,16 +47,14 @@ def find_start(
     Raises:
         UsageError: both of -c and -r are there, or neither.
     """
-    if (config is None) == (resume is None):
-        raise UsageError(
-            "expected either -c CONFIG for a new run or -r RUN to continue one; a new run from old "
-            "weights is -c CONFIG model.weights=CHECKPOINT"
-        )
-    if resume is not None and run_id is not None:
-        raise UsageError("-r names the run to continue; --run-id goes with -c")
-    if resume is not None:
+    if config is not None and resume is None:
+        return start_from_config(config, overrides, run_id)
+    if resume is not None and config is None and run_id is None:
         return start_from_checkpoint(resume, overrides)
-    return start_from_config(config, overrides, run_id)
+    raise UsageError(
+        "expected either -c CONFIG for a new run or -r RUN to continue one, --run-id only with -c; "
+        "a new run from old weights is -c CONFIG model.weights=CHECKPOINT"
+    )
 
 
 def start_from_config(
@@ -114,20 +101,17 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
         ConfigError: an override changes what must not change.
         UsageError: another process has the run, or the file is no state of its training.
     """
-    run, is_file = find_run(path), path.is_file()
-    if not is_file:
+    run = find_run(path)
+    in_place = run is not None and _is_newest(path, run)
+    if in_place:
         _acquire(run)
     path, state = _read_state(path, run)
     if "optimizer" not in state:
-        raise UsageError(
-            f"{path}: holds weights, not a state of training; start a new run from them with "
-            f"model.weights={path}"
-        )
+        raise UsageError(f"{path}: holds weights only; they can start a run: model.weights={path}")
     config = stored_config(path, state, overrides)
     check_resume_config(config, state)
-    if run is None or (is_file and not _is_newest(state, run)):
+    if not in_place:
         return config, ResumePoint(state=state, branch_of=run)
-    _acquire(run)
     warn_if_edited(run.config_file, state)
     return config, ResumePoint(run, state)
 
@@ -142,22 +126,12 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
         CheckpointError: there is none, or none is valid.
     """
     run = find_run(path, trained=True)
-    if not path.is_file() and (run.checkpoints / BEST).exists():
+    if path.is_dir() and (run.checkpoints / BEST).exists():
         path = run.checkpoints / BEST
     path, state = _read_state(path, run)
     if run is not None:
         warn_if_edited(run.config_file, state, ignore=FREE_KEYS)
     return path, state, stored_config(path, state, overrides)
-
-
-def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint at a path, or the newest of the run there, and what it holds."""
-    if path.is_file():
-        return path, read_checkpoint(path)
-    newest = Checkpoints(run.checkpoints).load_newest()
-    if newest is None:
-        raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with train.py -c")
-    return newest
 
 
 def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
@@ -168,14 +142,11 @@ def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
 
     Raises:
         CheckpointError: there is nothing at that path.
-        UsageError: it is a config.
     """
     if path.is_file():
-        if path.suffix in (".yaml", ".yml", ".json"):
-            raise UsageError(f"{path}: expected a run or a checkpoint; a config goes with -c")
         run = RunDirectory(path.absolute().parent.parent)
-        is_inside = path.absolute().parent == run.checkpoints
-        return run if is_inside and run.config_file.is_file() else None
+        is_inside = path.absolute().parent == run.checkpoints and run.config_file.is_file()
+        return run if is_inside else None
     if run := newest_run(path, trained=trained) or newest_run(path):
         return run
     raise CheckpointError(f"{path}: no run and no checkpoint there")
@@ -187,15 +158,12 @@ def find_config(path: Path) -> Path:
     Raises:
         UsageError: it is in neither place.
     """
-    below = Path("configs") / path
-    for candidate in (path, below):
+    folder = Path("configs")
+    for candidate in (path, folder / path):
         if candidate.is_file():
             return candidate
-    if (path / "config.yaml").is_file():
-        raise UsageError(f"{path}: a run; -r continues it, -c {path}/config.yaml runs it again")
-    names = sorted(file.name for file in below.parent.glob("*") if file.is_file())
-    known = f"; {below.parent}/ has {', '.join(names)}" if names else ""
-    raise UsageError(f"{path}: no such config{did_you_mean(path.name, names)}{known}")
+    near = did_you_mean(path.name, [file.name for file in folder.glob("*")])
+    raise UsageError(f"{path}: no such config{near}; a run is continued with -r")
 
 
 def stored_config(path: Path, state: Mapping[str, Any], overrides: Sequence[str]) -> Config:
@@ -212,17 +180,19 @@ def stored_config(path: Path, state: Mapping[str, Any], overrides: Sequence[str]
     return check_config(merge(stored, parse_overrides(overrides)))
 
 
-def epoch_and_step(state: Mapping[str, Any]) -> tuple[int, int | None]:
-    """Return the epoch and, within an epoch, the step that a state's file is named after."""
-    if state["batch"]:
-        return state["epoch"] + 1, state["step"]
-    return state["epoch"], None
+def _read_state(path: Path, run: RunDirectory | None) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint at a path, or the newest of the run there, and what it holds."""
+    if path.is_file():
+        return path, read_checkpoint(path)
+    if (newest := Checkpoints(run.checkpoints).load_newest()) is None:
+        raise CheckpointError(f"{run.path}: has no checkpoint yet; start it anew with train.py -c")
+    return newest
 
 
-def _is_newest(state: Mapping[str, Any], run: RunDirectory) -> bool:
+def _is_newest(path: Path, run: RunDirectory) -> bool:
+    """Tell whether a path stands for a run's newest state; the best may be a link to it."""
     states = Checkpoints(run.checkpoints).newest_first()
-    own = checkpoint_key(checkpoint_name(*epoch_and_step(state)))
-    return not states or own >= checkpoint_key(states[0].name)
+    return path.is_dir() or not states or path.samefile(states[0])
 
 
 def _acquire(run: RunDirectory) -> None:

@@ -3,22 +3,22 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from base.base_writer import ResumedFrom
-from base.checkpoint.checkpoints import BEST, Checkpoints, checkpoint_name, read_checkpoint
+from base.checkpoint.checkpoints import BEST, Checkpoints, read_checkpoint
 from base.checkpoint.files import write_atomic, write_error
 from base.config.schema import Config
-from base.errors import CheckpointError, UsageError
+from base.errors import UsageError
 from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
 from logger.console import NOT_RESULTS, format_values
 from logger.run_directory import acquire_new
 from logger.run_logger import open_logger
 from trainer.data import has_test_data
-from trainer.resume import ResumePoint, epoch_and_step
+from trainer.resume import ResumePoint
 from trainer.trainer import Trainer
 
 log = logging.getLogger("train")
@@ -90,39 +90,35 @@ def _write_first_files(
             _copy_history(resume_point.branch_of, run, state)
     except OSError as error:
         raise write_error(run.path, error) from error
-    if state is not None and not is_trained:
-        epoch, step = epoch_and_step(state)
-        checkpoints.save(state, epoch=epoch, step=step)
+    if state is not None and not is_trained:  # of a branch
+        if state["batch"]:
+            checkpoints.save(state, epoch=state["epoch"] + 1, step=state["step"])
+        else:
+            checkpoints.save(state, epoch=state["epoch"])
     write_atomic(run.config_file, config.to_yaml())
 
 
 def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Copy what a run has logged, and the best models, by any column, that a state knows of."""
-    logged = {source.metrics_file.name, source.log_file.name, source.tensorboard.name}
-    shutil.copytree(
-        source.path, target.path, dirs_exist_ok=True,
-        ignore=lambda folder, names: {*names} - logged if Path(folder) == source.path else (),
-    )  # fmt: skip
-    best = source.checkpoints / checkpoint_name(state["monitor"]["best_epoch"])
-    for path in [best, *source.checkpoints.glob("model_best*.pth")]:
-        with suppress(CheckpointError):  # pruned, damaged, or never there
-            if read_checkpoint(path)["epoch"] <= state["epoch"]:
-                shutil.copy(path, target.checkpoints / (BEST if path == best else path.name))
+    """Copy what a run has logged, which its writers cut back, and the best model so far."""
+    for file in filter(Path.exists, (source.metrics_file, source.log_file)):
+        shutil.copy(file, target.path)
+    if source.tensorboard.exists():
+        shutil.copytree(source.tensorboard, target.tensorboard)
+    best = source.checkpoints / BEST
+    if best.exists() and read_checkpoint(best)["epoch"] <= state["epoch"]:
+        shutil.copy(best, target.checkpoints)
 
 
 def announce(
     run: RunDirectory | None,
     summary: dict[str, Any],
     config: Config,
-    *,
-    finished_before: bool = False,
 ) -> dict[str, Any]:
     """Say what a finished run reached, where it lies and what to do next; return the summary."""
     if run is None:
         return summary
-    end = "stopped early" if summary["stopped_early"] else "done"
-    end = "is finished" if finished_before else end
-    log.info("%s %s after %d epochs", run.path, end, summary["epochs"])
+    early = ", stopped early" if summary["stopped_early"] else ""
+    log.info("%s is finished after %d epochs%s", run.path, summary["epochs"], early)
     if best := summary["best"]:
         results = {name: value for name, value in best.items() if name not in NOT_RESULTS}
         scores = format_values(dict(sorted(results.items(), key=lambda kv: kv[0][:4] != "val_")))

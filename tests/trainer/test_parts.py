@@ -195,7 +195,7 @@ def test_weights_that_cannot_be_fetched_say_where_to_put_them(tmp_path, monkeypa
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(CheckpointError) as caught:
         build("model: {type: resnet18, args: {weights: DEFAULT, num_classes: 7}}")
-    assert str(caught.value).startswith("the weights DEFAULT of resnet18 could not be fetched (")
+    assert str(caught.value).startswith("the weights of resnet18 could not be fetched (")
     assert f"Put their file into {tmp_path}/checkpoints/" in str(caught.value)
 
 

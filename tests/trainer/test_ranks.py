@@ -126,7 +126,9 @@ def test_a_run_of_two_processes_is_continued_exactly(start_ranks, resume, tree, 
     assert first.startswith(f"{second}; saved in {runs / 'run'}\n")
     assert "continue with: torchrun --nproc_per_node=2 --signals-to-handle SIGTERM,SIGINT" in first
 
-    with pytest.raises(UsageError, match=r"the run has 2 processes, found 1; it follows a sched"):
+    with pytest.raises(
+        UsageError, match=r"the run has 2 processes, found 1; within an epoch, or with"
+    ):
         resume(runs / "run")
 
     start_ranks(plan={("valid", 2, 1): "SIGINT"})

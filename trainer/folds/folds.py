@@ -51,7 +51,7 @@ def train_folds(path: Path, num_folds: int, run_id: str | None, overrides: Seque
 def train_fold(config: Config, resume_point: ResumePoint) -> dict[str, Any]:
     """Train one fold, or the rest of it, and return the summary of its run."""
     if (summary := resume_point.finished_summary(config)) is not None:
-        return announce(resume_point.run, summary, config, finished_before=True)
+        return announce(resume_point.run, summary, config)
     trainer = build_trainer(config, select_device(config.device), state=resume_point.state)
     return run_training(trainer, resume_point)
 
