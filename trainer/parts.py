@@ -1,8 +1,9 @@
 """From the sections of a config to the parts of a run: model, loss, metrics, optimizer, ..."""
 
 import logging
+import math
 import urllib.error
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ from base import BaseDataLoader, Callback
 from base.base_model import replace_head
 from base.checkpoint.checkpoints import read_weights
 from base.config.rules import PLATEAU
-from base.config.schema import Config, LrSchedulerConfig, NodeConfig, ParamGroup
+from base.config.schema import Config, LrSchedulerConfig, NodeConfig
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import (
     CALLBACKS,
@@ -77,17 +78,14 @@ def build_model(config: Config, device: torch.device, *, load_weights: bool = Tr
     model = _build_bare_model(config)
     if section.init is not None:
         init = build_part(config, ("model", "init"), section.init, INITS)
-        for parameter in model.parameters():
-            if parameter.ndim >= 2:
-                init(parameter)
+        for weight in (p for p in model.parameters() if p.ndim >= 2):
+            init(weight)
     if section.weights is not None and load_weights:
         load_matching(model, Path(section.weights))
+    parameters = dict(model.named_parameters())
     for number, pattern in enumerate(section.freeze):
-        matching = [p for name, p in model.named_parameters() if fnmatchcase(name, pattern)]
-        if not matching:
-            raise config.issue(("model", "freeze", number), f"{pattern!r} matches no parameter")
-        for parameter in matching:
-            parameter.requires_grad_(False)
+        for name in _matching(config, ("model", "freeze", number), parameters, [pattern]):
+            parameters[name].requires_grad_(False)
     layout = torch.channels_last if config.trainer.channels_last else torch.preserve_format
     return model.to(device, memory_format=layout)
 
@@ -127,11 +125,10 @@ def load_matching(model: nn.Module, path: Path) -> None:
     fits = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
     if not fits:
         raise CheckpointError(f"{path}: no weight of it fits the model, of {len(weights)} there")
-    model.load_state_dict(fits, strict=False)
+    missing = model.load_state_dict(fits, strict=False).missing_keys
     log.info("weights: %d of the model's %d tensors come from %s", len(fits), len(own), path)
-    for title, keys in (("kept as initialised", own), ("not used", weights)):
-        if left := [key for key in keys if key not in fits]:
-            log.info("weights %s: %s", title, ", ".join(left))
+    log.info("weights kept as initialised: %s", ", ".join(missing) or "none")
+    log.info("weights not used: %s", ", ".join(weights.keys() - fits.keys()) or "none")
 
 
 def build_loss(config: Config, device: torch.device) -> Callable:
@@ -165,27 +162,32 @@ def build_optimizer(config: Config, model: nn.Module, loss: Any) -> torch.optim.
         left |= {f"loss.{name}": parameter for name, parameter in loss.named_parameters()}
     groups = []
     for number, group in enumerate(section.param_groups):
-        matching = [name for name, parameter in left.items() if _is_in(group, name, parameter)]
-        if not matching:
-            message = f"{', '.join(group.params)!r} matches no parameter that is left"
-            raise config.issue(("optimizer", "param_groups", number, "params"), message)
-        groups.append(group.model_extra | {"params": [left.pop(name) for name in matching]})
+        path = ("optimizer", "param_groups", number, "params")
+        limit = math.inf if group.max_ndim is None else group.max_ndim
+        small = [name for name, parameter in left.items() if parameter.ndim <= limit]
+        names = _matching(config, path, small, group.params)
+        groups.append(group.model_extra | {"params": [left.pop(name) for name in names]})
     if left:
         groups.append({"params": list(left.values())})
     runtime = {"fused": True} if _can_fuse(section.type, model, loss) else {}
     return build_part(config, ("optimizer",), section, OPTIMIZERS, params=groups, **runtime)
 
 
-def _is_in(group: ParamGroup, name: str, parameter: nn.Parameter) -> bool:
-    is_small = group.max_ndim is None or parameter.ndim <= group.max_ndim
-    return is_small and any(fnmatchcase(name, pattern) for pattern in group.params)
+def _matching(
+    config: Config, path: KeyPath, names: Iterable[str], patterns: Sequence[str]
+) -> list[str]:
+    """Return the names that match one of the patterns at `path`; a ConfigError if none does."""
+    found = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not found:
+        raise config.issue(path, f"{', '.join(patterns)!r} matches no parameter (that is left)")
+    return found
 
 
 def _can_fuse(optimizer: str, *parts: Any) -> bool:
     """Tell whether torch's fused optimizers take the parts: real numbers and dense gradients."""
-    modules = [module for part in parts if isinstance(part, nn.Module) for module in part.modules()]
-    parameters = [p for module in modules for p in module.parameters(recurse=False)]
-    is_sparse = any(getattr(module, "sparse", False) for module in modules)
+    modules = nn.ModuleList(part for part in parts if isinstance(part, nn.Module))
+    parameters = list(modules.parameters())
+    is_sparse = any(getattr(module, "sparse", False) for module in modules.modules())
     has_kernel = optimizer != "Adagrad" or all(p.device.type in ("cpu", "cuda") for p in parameters)
     return has_kernel and not is_sparse and all(p.is_floating_point() for p in parameters)
 

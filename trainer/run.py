@@ -91,10 +91,8 @@ def _write_first_files(
     except OSError as error:
         raise write_error(run.path, error) from error
     if state is not None and not is_trained:  # of a branch
-        if state["batch"]:
-            checkpoints.save(state, epoch=state["epoch"] + 1, step=state["step"])
-        else:
-            checkpoints.save(state, epoch=state["epoch"])
+        step = state["step"] if state["batch"] else None
+        checkpoints.save(state, epoch=state["epoch"] + (step is not None), step=step)
     write_atomic(run.config_file, config.to_yaml())
 
 
