@@ -1,8 +1,8 @@
 """The contract of data loaders: batches in an order that the run's seed fixes."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
@@ -65,16 +65,16 @@ class BaseDataLoader(DataLoader):
         )
         if sampler is not None and shuffle:
             sampler.prepare(samples, batch_size=batch_sampler.global_batch_size)
+        options = {"timeout": timeout, "prefetch_factor": prefetch_factor} if num_workers else {}
+        self.worker_options = {"num_workers": num_workers, **options}
         super().__init__(
             samples,
             batch_sampler=batch_sampler,
-            num_workers=num_workers,
             collate_fn=_already_collated,
-            timeout=timeout if num_workers else 0,
-            prefetch_factor=prefetch_factor if num_workers else None,
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_parent,
             generator=torch.Generator(),  # its own, so that iterating draws nothing from the run's
+            **self.worker_options,
         )
         self.per_rank_batch_size = batch_size
         self.in_memory = False
@@ -134,12 +134,10 @@ class BaseDataLoader(DataLoader):
             self.dataset.dataset,
             self.per_rank_batch_size,
             shuffle=False,
-            num_workers=self.num_workers,
             collate_fn=self.dataset.collate_fn,
-            timeout=self.timeout,
-            prefetch_factor=self.prefetch_factor,
             seed=self.seed,
             indices=self.valid_indices,
+            **self.worker_options,
         )
 
     def prepare(
@@ -156,27 +154,25 @@ class BaseDataLoader(DataLoader):
             DataError: training data cannot be kept though it must, or a rank would get none.
             UsageError: training data has a sampler and is not to be shuffled.
         """
-        order = self.batch_sampler
+        order, data = self.batch_sampler, self.dataset
         if training and order.sampler and not order.shuffle:
             name = type(order.sampler).__name__
             raise UsageError(f"sampler {name} shuffles, but shuffle is false; remove one of them")
         order.every_rank_steps = training
         if training and len(self) == 0:
-            found = f"{self.num_samples} samples are too few"
-            raise DataError(f"{found} for {order.world_size} processes")
-        self.dataset.set_transforms(transforms)
-        reason = keep_in_memory(self.dataset, in_memory, device)
+            few = f"{self.num_samples} samples are too few"
+            raise DataError(f"{few} for {order.world_size} processes")
+        data.set_transforms(transforms)
+        reason = keep_in_memory(data, in_memory, device)
         if training and in_memory is True and reason:
             raise DataError(f"data_loader.in_memory is true, but the samples cannot be: {reason}")
         self.in_memory, self.pin_memory = not reason, device.type == "cuda"
-        if self.dataset.is_batched:
-            self.num_workers = self.timeout = 0
-            self.dataset.pin_memory = self.pin_memory and self.dataset.tensors[0].is_cpu
         if reason:
             readers = f"{self.num_workers} workers" if self.num_workers else "the main process"
             return f"read by {readers}: {reason}"
-        megabytes = sum(tensor.nbytes for tensor in self.dataset.tensors) / 1e6
-        return f"kept in memory ({megabytes:.0f} MB on {self.dataset.tensors[0].device})"
+        data.pin_memory = self.pin_memory and data.tensors[0].is_cpu
+        megabytes = sum(tensor.nbytes for tensor in data.tensors) / 1e6
+        return f"kept in memory ({megabytes:.0f} MB on {data.tensors[0].device})"
 
 
 def _already_collated(batch: Any) -> Any:
@@ -192,6 +188,6 @@ def worker_error(error: Exception) -> DataError | None:
     is_torchs = str(error).startswith("DataLoader ")
     if isinstance(error, RuntimeError) and not is_torchs:
         return None
-    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+    with suppress(AttributeError, ValueError):  # on Windows, and outside the main thread
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     return DataError(str(error) if is_torchs else f"a DataLoader worker died: {error!r}")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import extract_tb
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -20,7 +20,6 @@ from trainer.parts import build_part, build_parts
 log = logging.getLogger("train")
 
 Fitted = Mapping[str, Any] | None  # what a dataset learned of the training samples
-InMemory = bool | Literal["auto"]
 
 # Where transforms are looked for, and the first place of each kind of data: the training's
 # augmentation reaches validation and test only where nothing else is said.
@@ -33,11 +32,7 @@ WHOLE_IN_ORDER = {"shuffle": False, "validation_split": 0}  # args of a loader, 
 
 
 def build_data(
-    config: Config,
-    device: torch.device,
-    fitted: Fitted = None,
-    *,
-    in_memory: InMemory = "auto",
+    config: Config, device: torch.device, fitted: Fitted = None, *, in_memory: bool | str = "auto"
 ) -> tuple[BaseDataLoader, BaseDataLoader | None]:
     """Return the loaders of training and validation data, the second None if there is none.
 
@@ -72,15 +67,13 @@ def build_test_data(config: Config, device: torch.device, fitted: Fitted = None)
         DataError: the data is missing or damaged.
     """
     if not has_test_data(config):
-        raise config.issue(
-            ("test_dataset",),
-            f"missing: nothing says what to test on, and {config.data_loader.type} takes no "
-            "'training' to be rebuilt with",
-        )
+        no_other = f"{config.data_loader.type} takes no 'training' to be rebuilt with"
+        message = f"missing: nothing says what to test on, and {no_other}"
+        raise config.issue(("test_dataset",), message)
     changes = {} if config.test_dataset else {"training": False}
     with _main_process_first():
         loader = build_loader(config, "test_dataset", fitted, **WHOLE_IN_ORDER, **changes)
-        _prepare(loader, config, device, "test")
+        _prepare(loader, config, device, "test", "auto")
     return loader
 
 
@@ -92,7 +85,6 @@ def build_loader(
     A dataset of the training's class is given `fitted` if it takes that.
 
     Raises:
-        ConfigError: data that is not for training would learn of itself.
         DataError: the data is missing or damaged.
     """
     dataset, node, loader = getattr(config, section), config.data_loader, loader_parameters(config)
@@ -104,9 +96,6 @@ def build_loader(
             is_alike = dataset.type == getattr(config.dataset, "type", None)
             learned = {"fitted": fitted} if fitted and is_alike else {}
             runtime["dataset"] = build_part(config, (section,), dataset, DATASETS, **learned)
-            if section != "dataset" and not learned and getattr(runtime["dataset"], "fitted", None):
-                message = "nothing says what was learned of the training data; train a new run"
-                raise config.issue((section,), message)
         return build_part(config, ("data_loader",), node, DATA_LOADERS, **runtime)
 
 
@@ -119,11 +108,7 @@ def build_transforms(config: Config, kind: str) -> list[Callable]:
 
 
 def _prepare(
-    loader: BaseDataLoader,
-    config: Config,
-    device: torch.device,
-    kind: str,
-    decided: InMemory = "auto",
+    loader: BaseDataLoader, config: Config, device: torch.device, kind: str, decided: bool | str
 ) -> None:
     configured = config.data_loader.in_memory
     choice = loader.prepare(
@@ -151,9 +136,9 @@ def _data_errors(node: NodeConfig) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, RuntimeError) as error:
-        files = [frame.filename for frame in extract_tb(error.__traceback__)]
-        is_torchvisions = any(f"{os.sep}torchvision{os.sep}datasets" in file for file in files)
-        if isinstance(error, RuntimeError) and not is_torchvisions:
+        torchvisions = f"{os.sep}torchvision{os.sep}datasets"
+        frames = extract_tb(error.__traceback__)
+        if isinstance(error, RuntimeError) and not any(torchvisions in f.filename for f in frames):
             raise  # a bug of the project's own dataset keeps its traceback
         args = node.args if isinstance(node.args, dict) else {}
         folder = args.get("root") or args.get("data_dir")

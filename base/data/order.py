@@ -51,7 +51,7 @@ class SampleOrder:
 
     def positions(self, generator: torch.Generator) -> Tensor:
         """Return as many positions among the N samples, (N,) int64; some may come repeatedly."""
-        raise NotImplementedError(f"{type(self).__name__} has no positions method")
+        raise NotImplementedError
 
 
 class EpochBatchSampler(Sampler[BatchIndices]):
@@ -76,10 +76,8 @@ class EpochBatchSampler(Sampler[BatchIndices]):
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}, expected 1 or more")
         if not isinstance(sampler, SampleOrder | None):
-            raise UsageError(
-                f"sampler is {format_value(sampler)}, expected {{type: NAME}} or a SampleOrder; "
-                "those of torch cannot be resumed"
-            )
+            found = format_value(sampler)
+            raise UsageError(f"sampler is {found}, expected a SampleOrder; torch's cannot resume")
         self.num_samples = num_samples
         self.shuffle = shuffle
         self.seed = seed
@@ -116,12 +114,9 @@ class EpochBatchSampler(Sampler[BatchIndices]):
 
     def count_samples(self, start: int, count: int) -> int:
         """Return the number of samples of some batches, over all ranks."""
-        return self._num_before(start + count) - self._num_before(start)
-
-    def _num_before(self, number: int) -> int:
-        epochs, batches = divmod(number, len(self))
         in_epoch = min(self.num_samples, len(self) * self.global_batch_size)
-        return epochs * in_epoch + batches * self.global_batch_size
+        first, end = (divmod(number, len(self)) for number in (start, start + count))
+        return (end[0] - first[0]) * in_epoch + (end[1] - first[1]) * self.global_batch_size
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
@@ -136,10 +131,9 @@ def _number_repeats(positions: Tensor, num_samples: int) -> np.ndarray:
     """Return positions (N,) with `REPEAT_OFFSET` added for each time that one came before."""
     order = positions.numpy().astype(np.int64)  # a copy: the sampler may keep its own
     if order.shape != (num_samples,) or not 0 <= order.min() <= order.max() < num_samples:
-        raise UsageError(
-            f"a sampler gave positions {order.shape} from {order.min()} to {order.max()}, expected "
-            f"{num_samples:,} from 0 to {num_samples - 1:,}"
-        )
+        found = f"{order.shape} from {order.min()} to {order.max()}"
+        expected = f"{num_samples} from 0 to {num_samples - 1}"
+        raise UsageError(f"a sampler gave positions {found}, expected {expected}")
     places = order.argsort(kind="stable")  # brings equal ones together
     together = order[places]
     repeats = np.arange(num_samples) - together.searchsorted(together)

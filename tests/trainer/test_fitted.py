@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import test as test_command
 from base.errors import ConfigError, DataError
 from base.registry import DATASETS
-from trainer.data import build_data, build_test_data
+from trainer.data import build_data
 
 CPU = torch.device("cpu")
 
@@ -86,14 +86,6 @@ def test_a_run_is_not_continued_on_changed_data(numbers, start, resume):
     assert str(caught.value).startswith(message)
     write("train.txt", range(40))
     assert resume(run, "trainer.epochs=3")["epochs"] == 3
-
-
-def test_test_data_is_not_read_by_what_it_has_itself(numbers, load, monkeypatch):
-    monkeypatch.setattr(NumberFile, "fitted", {"mean": 0}, raising=False)
-    monkeypatch.setattr(NumberFile, "__init__", lambda self, path: TensorDataset.__init__(self))
-    message = "test_dataset: nothing says what was learned of the training data"
-    with pytest.raises(ConfigError, match=message):
-        build_test_data(load(numbers), CPU)
 
 
 def test_each_fold_keeps_the_statistics_of_its_own_samples(numbers, load):
