@@ -24,15 +24,11 @@ class WeightedByClass(SampleOrder):
 
     def prepare(self, samples: BatchDataset, *, batch_size: int) -> None:
         targets = sample_numbers(samples, "targets", _second)
-        self.by_class = targets.argsort(stable=True)  # (N,) positions
-        self.counts = targets.unique(return_counts=True)[1]  # (classes,)
-        self.first = self.counts.cumsum(0) - self.counts  # of each class in `by_class`
+        _, classes, counts = targets.unique(return_inverse=True, return_counts=True)
+        self.weights = 1 / counts[classes].double()  # (N,)
 
     def positions(self, generator: torch.Generator) -> Tensor:
-        num_samples = len(self.by_class)
-        classes = torch.randint(len(self.counts), (num_samples,), generator=generator)
-        share = torch.rand(num_samples, dtype=torch.float64, generator=generator)
-        return self.by_class[self.first[classes] + (share * self.counts[classes]).long()]
+        return self.weights.multinomial(len(self.weights), replacement=True, generator=generator)
 
 
 class LengthBuckets(SampleOrder):

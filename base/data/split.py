@@ -25,22 +25,17 @@ def split_indices(
     """
     name = type(dataset).__name__
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise DataError(
-            f"{name} has no length and no index; a resumable order needs both: give it "
-            "__len__ and __getitem__, or write its samples to files first"
-        )
+        need = "a resumable order needs both: give it __len__ and __getitem__"
+        raise DataError(f"{name} has no length and no index; {need}, or write its samples to files")
     if (total := len(dataset)) == 0:
         raise DataError(f"{name} has no samples")
     start, stop = _held_back(validation_split, total)
     if not 0 <= stop - start < total:
-        raise DataError(
-            f"{name} has {total} samples; a validation_split of {validation_split} leaves none to "
-            "train on, or is below 0"
-        )
+        split = f"a validation_split of {validation_split} leaves none to train on, or is below 0"
+        raise DataError(f"{name} has {total} samples; {split}")
     order = torch.randperm(total, generator=torch.Generator().manual_seed(derive_seed(seed)))
-    is_valid = torch.zeros(total, dtype=torch.bool)
-    is_valid[order[start:stop]] = True
-    return (~is_valid).nonzero().flatten(), is_valid.nonzero().flatten()
+    training, validation = torch.cat([order[:start], order[stop:]]), order[start:stop]
+    return training.sort().values, validation.sort().values
 
 
 def _held_back(validation_split: float | str, total: int) -> tuple[int, int]:
@@ -51,10 +46,8 @@ def _held_back(validation_split: float | str, total: int) -> tuple[int, int]:
     found = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", validation_split)
     fold, num_folds = map(int, found.groups()) if found else (0, 0)
     if not 1 <= fold <= num_folds:
-        raise UsageError(
-            f"validation_split is {validation_split!r}, expected a share, a count, or a fold i/k "
-            "such as 2/5, with i from 1 to k"
-        )
+        expected = "a share, a count, or a fold i/k such as 2/5, with i from 1 to k"
+        raise UsageError(f"validation_split is {validation_split!r}, expected {expected}")
     if num_folds > total:
         raise UsageError(f"{total} samples cannot be cut into {num_folds} folds")
     return total * (fold - 1) // num_folds, total * fold // num_folds
