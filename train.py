@@ -42,7 +42,7 @@ def run(
 
     with exit_on_user_error(debug=debug):
         if list_names:
-            from base.registry.listing import print_names
+            from base.registry import print_names
 
             print_names(overrides or [])
             return

@@ -26,7 +26,7 @@ from base.config.schema import (
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
-from base.registry.annotations import describe_errors
+from base.registry.arguments import describe_errors
 from base.registry.build import check
 
 # What is built where a config names nothing.

@@ -4,6 +4,7 @@ Whatever a folder of the project defines of the right kind is known without that
 """
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from base.base_trainer import BaseTrainer
 from base.base_writer import BaseWriter
 from base.callback import Callback
 from base.data.order import SampleOrder
+from base.errors import UsageError, did_you_mean
 from base.registry.registry import Predicate, Registry
 
 DATA, MODEL, LOGGER = ["data_loader/**/*.py"], ["model/**/*.py"], ["logger/**/*.py"]
@@ -103,3 +105,20 @@ TRAINERS = _classes("trainers", CALLBACK, BaseTrainer)
 WRITERS = _classes("writers", LOGGER, BaseWriter)
 
 REGISTRIES = {part.section: part for part in list(vars().values()) if isinstance(part, Registry)}
+
+
+def print_names(sections: Sequence[str]) -> None:
+    """Print every name of the sections, or of all, with the file or module it comes from.
+
+    Raises:
+        UsageError: there is no such section.
+    """
+    for section in sections:
+        if section not in REGISTRIES:
+            near, known = did_you_mean(section, REGISTRIES), ", ".join(REGISTRIES)
+            raise UsageError(f"no section {section!r}{near}, expected one of {known}")
+    for section in sections or REGISTRIES:
+        print(section)
+        names = REGISTRIES[section].names()
+        for source in sorted({*names.values()}, key=lambda s: (not s.endswith(".py"), s)):
+            print(f"  {source}: {', '.join(sorted(n for n in names if names[n] == source))}")

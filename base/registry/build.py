@@ -4,15 +4,15 @@ A node is `{type: NAME, args: {...}}` or a bare name. `check` reports what is wr
 nothing; `build` is the only place of the project that instantiates what a config names.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import reprlib
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
-from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
-from base.registry import COLLATE_FNS, REGISTRIES, SAMPLERS, TRANSFORMS
-from base.registry.annotations import read
-from base.registry.arguments import Args, Parameters, items
+from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError
+from base.registry import COLLATE_FNS, SAMPLERS, TRANSFORMS
+from base.registry.arguments import Args, Parameters, items, read, section_of
 from base.registry.registry import Registry
 
 # Arguments whose nodes are looked up in a section of their own where no annotation says more.
@@ -115,34 +115,17 @@ class _Visitor:
         self, parameters: Parameters, argument: str, node: Mapping[str, Any], path: KeyPath
     ) -> Any:
         """Visit a node of an argument, in the first section that this may mean and has its name."""
-        if wrong := [*_check_keys(node, path)]:
-            self.issues += wrong
+        name, args = node["type"], node.get("args")
+        is_whole = isinstance(name, str) and isinstance(args, dict | list | None)
+        if not is_whole or node.keys() - {"type", "args"}:
+            message = f"expected {{type: NAME, args: ...}}, found {reprlib.repr(node)}"
+            self.issues.append(ConfigIssue(path, message))
             return None
         by_argument = ARGUMENT_SECTIONS.get(argument, parameters.registry)
-        sections = [_section_of(parameters.annotation(argument)) or by_argument, by_argument]
-        section = next((one for one in sections if one.knows(node["type"])), sections[0])
+        sections = [section_of(parameters.annotation(argument)) or by_argument, by_argument]
+        section = next((one for one in sections if one.knows(name)), sections[0])
         runtime = parameters.runtime if section is parameters.registry else {}
         return self.visit(node, section, path, runtime)
-
-
-def _check_keys(node: Mapping[str, Any], path: KeyPath) -> Iterator[ConfigIssue]:
-    for key in node.keys() - {"type", "args"}:
-        near = did_you_mean(str(key), ["args"]) or "; arguments go into 'args'"
-        yield ConfigIssue((*path, key), f"unknown key{near}")
-    name, args = node["type"], node.get("args")
-    if not isinstance(name, str):
-        yield ConfigIssue((*path, "type"), f"expected a name, found {format_value(name)}")
-    if not isinstance(args, dict | list | None):
-        message = f"expected a mapping or a list, found {format_value(args)}"
-        yield ConfigIssue((*path, "args"), message)
-
-
-def _section_of(annotation: Any) -> Registry | None:
-    """Return the section whose things an annotation asks for, if there is one."""
-    for registry in REGISTRIES.values() if isinstance(annotation, type) else ():
-        if registry.base and issubclass(annotation, registry.base):
-            return registry
-    return next(filter(None, map(_section_of, get_args(annotation))), None)
 
 
 def _instantiate(parameters: Parameters, args: Args, path: KeyPath) -> Any:

@@ -1,18 +1,80 @@
-"""What the names of one section of a config stand for: the project's own first, then torch's."""
+"""What the names of one section of a config stand for: the project's own first, then torch's.
+
+Sources are read before they are imported: a module that is broken stops only what names it.
+"""
 
 import importlib
+import importlib.util
 import logging
+import re
+import sys
+import traceback
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from base.errors import ConfigError, ConfigIssue, did_you_mean, format_value
-from base.registry.discovery import SourceFile, source_files, source_of
 
 Predicate = Callable[[Any], bool]
 
+DEFINITION = re.compile(r"""^(?:class|def) (\w+)|\bregister\(\s*["'](.+?)["']""", re.MULTILINE)
 warn_once = cache(logging.getLogger("train").warning)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A module of the project, which need not be imported to tell what it defines."""
+
+    module: str
+    path: Path
+    package: Path  # the folder of its package
+
+    @cached_property
+    def names(self) -> set[str]:
+        """The top-level classes and functions of its source, and what `register` is called with."""
+        text = self.path.read_text(encoding="utf-8", errors="replace")
+        return {defined or registered for defined, registered in DEFINITION.findall(text)}
+
+    @cached_property
+    def issue(self) -> ConfigIssue | None:
+        """What keeps it from being imported, at the last line in its package that ran, or None."""
+        try:
+            importlib.import_module(self.module)
+            return None
+        except Exception as error:  # a module of the project may fail in any way
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [(str(self.path), 1), *((frame.filename, frame.lineno) for frame in frames)]
+            if isinstance(error, SyntaxError):
+                lines.append((error.filename or "", error.lineno))
+            file, line = [line for line in lines if line[0].startswith(str(self.package))][-1]
+            cause = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
+            return ConfigIssue((), f"cannot be imported: {cause}", f"{_relative_path(file)}:{line}")
+
+    @property
+    def things(self) -> dict[str, Any]:
+        """Everything public that it defines, by name; nothing where it cannot be imported."""
+        members = {} if self.issue else vars(sys.modules[self.module])
+        return {
+            name: thing
+            for name, thing in members.items()
+            if name[:1] != "_" and getattr(thing, "__module__", None) == self.module
+        }
+
+
+@cache
+def _source_files(place: str) -> list[SourceFile]:
+    """Return the modules of a place such as "model/**/*.py": a package and a pattern below it."""
+    package, _, pattern = place.partition("/")
+    spec = importlib.util.find_spec(package)
+    files = []
+    for folder in map(Path, spec.submodule_search_locations if spec else ()):
+        for path in sorted(folder.glob(pattern)):
+            parts = (package, *path.relative_to(folder).with_suffix("").parts)
+            if all(map(str.isidentifier, parts)):  # not so .ipynb_checkpoints
+                files.append(SourceFile(".".join(parts).removesuffix(".__init__"), path, folder))
+    return files
 
 
 @dataclass
@@ -87,10 +149,10 @@ class Registry:
 
     def names(self) -> dict[str, str]:
         """Return every name with where it comes from: a file of the project or a namespace."""
-        return self._sources() | {name: source_of(thing) for name, thing in self.own().items()}
+        return self._sources() | {name: _source_of(thing) for name, thing in self.own().items()}
 
     def _files(self) -> list[SourceFile]:
-        return [file for place in self.places for file in source_files(place)]
+        return [file for place in self.places for file in _source_files(place)]
 
     def _own(self, files: Iterable[SourceFile]) -> dict[str, list[Any]]:
         """Return what is registered, and what files define besides, by name."""
@@ -117,7 +179,19 @@ def _offered(namespace: str, accepts: Predicate) -> dict[str, Any]:
 def _only(name: str, things: list[Any]) -> Any:
     """Return the one thing of a name, or raise ConfigError where it has two meanings."""
     if len(things) > 1:
-        places = " and ".join(sorted({source_of(thing) for thing in things}))
+        places = " and ".join(sorted({_source_of(thing) for thing in things}))
         message = f"{name!r} is defined twice, in {places}; rename one"
         raise ConfigError([ConfigIssue((), message)])
     return things[0]
+
+
+def _source_of(thing: Any) -> str:
+    """Return the file that defines a thing, "?" where there is none."""
+    module = sys.modules.get(thing.__module__)
+    return _relative_path(getattr(module, "__file__", None) or "?")
+
+
+def _relative_path(file: str | Path) -> str:
+    """Return a path relative to the working directory if it is below it."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

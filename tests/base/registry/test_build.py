@@ -28,7 +28,7 @@ from base.registry import (
     TRANSFORMS,
     Registry,
 )
-from base.registry.annotations import read
+from base.registry.arguments import read
 from base.registry.build import build, check
 
 
@@ -228,7 +228,7 @@ class TestNestedNodes:
             {"type": "Flaten"},
             {"type": "Linear", "args": [64, "x"]},
             {"type": "ReLU", "args": {"inplace": 1}},
-            {"type": "Linear", "arg": [1, 2], "args": [1, 2]},
+            {"type": "Linear", "arg": [1, 2]},
             {"type": ["x"]},
             {"type": "Tanh", "args": 5},
         ]
@@ -236,9 +236,9 @@ class TestNestedNodes:
             "x.args.0.type: unknown name 'Flaten' (did you mean 'Flatten'?)",
             "x.args.1.args.1: expected a valid integer, found 'x'",
             "x.args.2.args.inplace: expected true or false, found 1",
-            "x.args.3.arg: unknown key (did you mean 'args'?)",
-            "x.args.4.type: expected a name, found ['x']",
-            "x.args.5.args: expected a mapping or a list, found 5",
+            "x.args.3: expected {type: NAME, args: ...}, found {'arg': [1, 2], 'type': 'Linear'}",
+            "x.args.4: expected {type: NAME, args: ...}, found {'type': ['x']}",
+            "x.args.5: expected {type: NAME, args: ...}, found {'args': 5, 'type': 'Tanh'}",
         ]
 
     def test_of_transforms_and_collate_functions_have_sections_of_their_own(self):

@@ -9,8 +9,7 @@ import pytest
 
 from base.errors import UsageError
 from base.registry import LR_SCHEDULERS
-from base.registry.annotations import read
-from base.registry.arguments import Parameters
+from base.registry.arguments import Parameters, read
 from base.registry.expression import ALLOWED, LONGEST, parse_expression
 
 
