@@ -35,24 +35,20 @@ def draw_confusion_matrix(matrix: Any, labels: Sequence[str], *, dpi: int = DPI)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = min(3.4 + 0.34 * num_classes, 13.0)  # inches
     figure = new_figure(size, size, dpi)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xlabel="predicted", ylabel="true")
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     ticks = range(0, num_classes, math.ceil(num_classes / MAX_TICK_LABELS))
-    names = [_shorten(labels[tick]) for tick in ticks]
+    names = [str(labels[tick])[:MAX_LABEL_LENGTH] for tick in ticks]
     axes.set_xticks(ticks, names, rotation=90 if max(map(len, names)) > 3 else 0)
     axes.set_yticks(ticks, names)
-    axes.set_xlabel("predicted", color=INK)
-    axes.set_ylabel("true", color=INK)
     if num_classes <= MAX_NUMBERED_CLASSES:
         font_size = min(9.0, 32 / len(str(counts.max())))  # points, of 24 a cell
+        style = {"ha": "center", "va": "center", "fontsize": font_size}
         for row, column in np.argwhere(counts > 0):
-            style = {"ha": "center", "va": "center", "fontsize": font_size}
             colour = "white" if shares[row, column] > 0.3 else INK
             axes.text(column, row, str(counts[row, column]), color=colour, **style)
     accuracy = np.trace(counts) / max(counts.sum(), 1)
-    title = f"accuracy {accuracy:.4g} of {counts.sum():,}"
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    lighten(axes, grid=False)
+    lighten(axes, f"accuracy {accuracy:.4g} of {counts.sum():,}", grid=False)
     return _to_png(figure)
 
 
@@ -71,7 +67,7 @@ def draw_image_sheet(
     for position, (image, title) in enumerate(zip(pixels, titles, strict=True), start=1):
         axes = figure.add_subplot(num_rows, num_columns, position)
         axes.imshow(image, interpolation="nearest")
-        axes.set_title(_shorten(title), fontsize=8, color=INK, pad=3)
+        axes.set_title(title[:MAX_LABEL_LENGTH], fontsize=8, color=INK, pad=3)
         axes.set_axis_off()
     return _to_png(figure)
 
@@ -95,10 +91,11 @@ def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
 
 
-def lighten(axes: "Axes", *, grid: bool = True) -> None:
-    """Take frame and tick marks away, and draw a faint grid."""
+def lighten(axes: "Axes", title: str = "", *, grid: bool = True) -> None:
+    """Take frame and tick marks away, put `title` to the left, and draw a faint grid."""
     if grid:
         axes.grid(color=FAINT, linewidth=0.7)
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=8, colors=INK, which="both")
 
@@ -112,8 +109,3 @@ def _to_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
-
-
-def _shorten(label: str) -> str:
-    label = str(label)
-    return label if len(label) <= MAX_LABEL_LENGTH else label[: MAX_LABEL_LENGTH - 1] + "…"

@@ -68,28 +68,23 @@ def plot_curves(
     num_columns = 2 if len(names) == 4 else min(len(names), 3)
     num_rows = math.ceil(len(names) / num_columns)
     figure = new_figure(max(4.2 * num_columns, 6.0), 2.7 * num_rows + 0.8)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
     best_epoch = _best_epoch(rows, monitor)
     for position, name in enumerate(names, start=1):
-        axes = figure.add_subplot(num_rows, num_columns, position)
+        axes = figure.add_subplot(num_rows, num_columns, position, xlabel=x)
         _draw_quantity(axes, rows, name, x)
         if best_epoch:
             axes.axvline(best_epoch, label=f"best epoch: {best_epoch} ({monitor})", **BEST)
-        if position > len(names) - num_columns:
-            axes.set_xlabel(x, color=INK)
-    figure.suptitle(title, x=0.012, ha="left", fontsize=11, color=INK)
-    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
-    handles = {label: handle for pair in drawn for handle, label in zip(*pair, strict=True)}
-    if len(handles) > 1:
-        style = {"loc": "outside lower center", "ncols": 3, "frameon": False, "fontsize": 9}
-        figure.legend(handles=handles.values(), **style)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     save_figure(figure, path)
 
 
 def _quantities(rows: Sequence[Mapping[str, float]]) -> list[str]:
     """Return the names of the curves, those of training and validation once, `loss` first."""
     keys = (key.removeprefix("val_") for row in rows for key in row if key not in NOT_CURVES)
-    names = list(dict.fromkeys(keys))
-    return sorted(names, key=lambda name: (name != "loss", name == "lr"))
+    return sorted(dict.fromkeys(keys), key=lambda name: (name != "loss", name == "lr"))
 
 
 def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
@@ -101,8 +96,6 @@ def _best_epoch(rows: Sequence[Mapping[str, float]], monitor: str) -> int:
 
 
 def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str, x: str) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
     style = {"linewidth": 1.8, "marker": "o" if len(rows) <= 25 else "", "markersize": 3.5}
     curves = {name: ("training", TRAIN), f"val_{name}": ("validation", VALID)}
     drawn: list[float] = []
@@ -112,13 +105,6 @@ def _draw_quantity(axes: "Axes", rows: Sequence[Mapping[str, float]], name: str,
             axes.plot(*zip(*points, strict=True), color=colour, label=label, **style)
             drawn += [value for _, value in points]
     if (name == "lr" or "loss" in name) and drawn and 0 < 50 * min(drawn) < max(drawn):
-        has_few_decades = max(drawn) < 1000 * min(drawn)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if has_few_decades else (1,)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_title(name, loc="left", fontsize=10, color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
-    margin = max(0.5, 0.015 * (rows[-1][x] - rows[0][x]))
-    axes.set_xlim(rows[0][x] - margin, rows[-1][x] + margin)
-    lighten(axes)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    lighten(axes, name)

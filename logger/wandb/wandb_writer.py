@@ -1,11 +1,8 @@
 """Curves, results and the best model of a run in Weights & Biases."""
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 from base.base_writer import BaseWriter, ResumedFrom
@@ -16,7 +13,6 @@ from base.registry import WRITERS
 from logger.run_directory import RunDirectory
 
 UPLOAD_SECONDS = 600  # to wait at the end, where wandb itself waits for ever; the rest is on disk
-NO_KEY = "no API key: run `wandb login`, or set WANDB_MODE=offline or logger.wandb.mode=offline"
 
 
 @WRITERS.register("wandb")
@@ -28,8 +24,8 @@ class WandbWriter(BaseWriter):
     same one there; a new one replaces what had its id.
 
     wandb's own step only rises and nothing can be taken back, so after a rollback what is there
-    already is not logged again: it has the same values. The charts' x is `step`, the optimizer's.
-    A killed process loses up to 15 seconds of points that metrics.csv may have.
+    already is not logged again (offline it is, with the same values). The charts' x is `step`, the
+    optimizer's. A killed process loses up to 15 seconds of points that metrics.csv may have.
 
     Raises:
         RuntimeError: W&B is online and nobody is logged in; it is never asked for.
@@ -52,7 +48,7 @@ class WandbWriter(BaseWriter):
         settings = wandb.setup().settings
         mode = mode or settings.mode
         if mode not in ("offline", "dryrun", "disabled") and not wandb.login(prompt=False):
-            raise RuntimeError(NO_KEY)
+            raise RuntimeError("no API key: run `wandb login`, or set logger.wandb.mode=offline")
         self._run = run
         self.wandb_run = wandb.init(
             project=project or settings.project or config["name"],
@@ -70,9 +66,7 @@ class WandbWriter(BaseWriter):
         )
         self.wandb_run.define_metric("step", hidden=True)
         self.wandb_run.define_metric("*", step_metric="step")
-        self._next = self.wandb_run.step
-        if resume and self.wandb_run.offline:
-            self._next = _last_step(run.path / "wandb", self.wandb_run.id) + 1
+        self._first_step = self.wandb_run.step
 
     @classmethod
     def check_config(cls, config: Config, path: KeyPath) -> Iterator[ConfigIssue]:
@@ -89,8 +83,8 @@ class WandbWriter(BaseWriter):
         self._log({f"epoch/{name}": value for name, value in row.items()}, step, 2 * step + 1)
 
     def _log(self, values: Mapping[str, float], step: int, wandb_step: int) -> None:
-        """Log under `wandb_step` where it is free, so that no two logs become one row."""
-        if wandb_step >= self._next:
+        """Log under a step of wandb's own, so that no two logs become one row."""
+        if wandb_step >= self._first_step:
             wandb_step = max(wandb_step, self.wandb_run.step)
             self.wandb_run.log({**values, "step": step}, step=wandb_step, commit=True)
 
@@ -99,12 +93,12 @@ class WandbWriter(BaseWriter):
         import wandb
 
         self.wandb_run.summary.update(summary)
-        if not (best := self._run.checkpoints / BEST).exists():
-            return
-        model = wandb.Artifact(f"model-{self.wandb_run.id}", type="model", metadata=dict(summary))
-        model.add_file(str(best))
-        model.add_file(str(self._run.config_file))
-        self.wandb_run.log_artifact(model, aliases=["best"])
+        if (best := self._run.checkpoints / BEST).exists():
+            name = f"model-{self.wandb_run.id}"
+            model = wandb.Artifact(name, type="model", metadata=dict(summary))
+            model.add_file(str(best))
+            model.add_file(str(self._run.config_file))
+            self.wandb_run.log_artifact(model, aliases=["best"])
 
     def close(self) -> None:
         """Upload what is left; the run has failed there if this is called for an error."""
@@ -115,14 +109,3 @@ class WandbWriter(BaseWriter):
         except Exception:
             wandb.teardown()  # else it tries again as Python exits, and shows a traceback
             raise
-
-
-def _last_step(folder: Path, run_id: str) -> int:
-    """Return wandb's own step of the last point that offline processes of a run left, else -1."""
-    last = -1
-    for file in folder.glob(f"offline-run-*/run-{run_id}.wandb"):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        records = [json.loads(line) for line in shown.splitlines() if '"type":"history"' in line]
-        last = max([last, *(record["history"]["step"]["num"] for record in records)])
-    return last
