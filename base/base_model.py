@@ -33,13 +33,12 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
     An auxiliary classifier has as many outputs as the main one, so it is replaced as well.
     """
     kinds = nn.Linear | nn.Conv2d
-    layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, kinds)]
-    num_old = len(layers[-1][1].weight)  # (outputs, inputs, ...)
-    for name, layer in layers:
-        if len(layer.weight) != num_old or num_old == num_classes:
-            continue
-        if isinstance(layer, nn.Linear):
-            new = nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None)
-        else:
-            new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
-        model.set_submodule(name, new)
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, kinds)}
+    *_, last = layers.values()
+    for name, layer in layers.items():
+        if len(layer.weight) == len(last.weight) != num_classes:  # (outputs, inputs, ...)
+            if isinstance(layer, nn.Linear):
+                new = nn.Linear(layer.in_features, num_classes)
+            else:
+                new = nn.Conv2d(layer.in_channels, num_classes, layer.kernel_size)
+            model.set_submodule(name, new)

@@ -20,8 +20,8 @@ def translate_runtime_errors(trainer: BaseTrainer) -> Iterator[None]:
     """Turn torch's errors of a step into the user's, and keep the step of a diverged loss.
 
     Raises:
-        DivergedError: as it came, with the file that keeps the step; one of several processes
-            keeps none, since the others are still waiting for its gradients.
+        DivergedError: as it came, with the file that keeps the step, unless other processes are
+            still waiting for its gradients.
         OutOfMemoryError: the device or the machine has no memory left.
         DataError: a worker of the data loader was killed or hangs.
     """

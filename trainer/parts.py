@@ -19,18 +19,10 @@ from base.checkpoint.checkpoints import read_weights
 from base.config.rules import PLATEAU
 from base.config.schema import Config, LrSchedulerConfig, NodeConfig
 from base.errors import CheckpointError, ConfigError, ConfigIssue, KeyPath, did_you_mean
-from base.registry import (
-    CALLBACKS,
-    INITS,
-    LOSSES,
-    LR_SCHEDULERS,
-    METRICS,
-    MODELS,
-    OPTIMIZERS,
-    Registry,
-)  # fmt: skip
+from base.registry import CALLBACKS, INITS, LOSSES, LR_SCHEDULERS, METRICS, MODELS, OPTIMIZERS
 from base.registry.arguments import FALLBACKS, Parameters
 from base.registry.build import build, split_node
+from base.registry.registry import Registry
 from base.runtime.device import to_device
 from trainer.batches import count_steps
 

@@ -1,4 +1,8 @@
-"""Find where a run starts: anew, on from its newest state, or on a branch from an older one."""
+"""Find where a run starts: anew, on from its newest state, or on a branch from an older one.
+
+Every function raises what is wrong with what was asked for: UsageError (also of a run that another
+process has), ConfigError (also of a key that a run must keep), CheckpointError (none, or damaged).
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -42,11 +46,7 @@ class ResumePoint:
 def find_start(
     config: Path | None, resume: Path | None, run_id: str | None, overrides: Sequence[str]
 ) -> tuple[Config, ResumePoint]:
-    """Return what `train.py -c CONFIG`, with or without --run-id, or `-r RUN` asks for.
-
-    Raises:
-        UsageError: both of -c and -r are there, or neither.
-    """
+    """Return what `train.py -c CONFIG`, with or without --run-id, or `-r RUN` asks for."""
     if config is not None and resume is None:
         return start_from_config(config, overrides, run_id)
     if resume is not None and config is None and run_id is None:
@@ -60,13 +60,7 @@ def find_start(
 def start_from_config(
     path: Path, overrides: Sequence[str], run_id: str | None
 ) -> tuple[Config, ResumePoint]:
-    """Return the config and a new run, or the run of that id if it exists.
-
-    Raises:
-        ConfigError: the config is wrong, or differs from the run's in what must not change.
-        CheckpointError: the run has checkpoints, and none is valid.
-        UsageError: another process has the run.
-    """
+    """Return the config and a new run, or the run of that id if it exists."""
     config = load_config(find_config(path), overrides)
     if run_id is None:
         return config, ResumePoint()
@@ -76,11 +70,7 @@ def start_from_config(
 
 
 def continue_run(run: RunDirectory, config: Config) -> ResumePoint:
-    """Return a run's newest state to continue from, or its directory alone where it has none.
-
-    Raises:
-        ConfigError, CheckpointError, UsageError: as `start_from_config`.
-    """
+    """Return a run's newest state to continue from, or its directory alone where it has none."""
     if not run.path.exists():
         return ResumePoint(run)
     _acquire(run)
@@ -95,11 +85,6 @@ def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config,
     """Return the config and the state of a run directory, a folder of runs, or a checkpoint file.
 
     The newest state of a run is continued in place, any other in a new run.
-
-    Raises:
-        CheckpointError: there is nothing to continue from, or nothing valid.
-        ConfigError: an override changes what must not change.
-        UsageError: another process has the run, or the file is no state of its training.
     """
     run = find_run(path)
     in_place = run is not None and _is_newest(path, run)
@@ -121,9 +106,6 @@ def find_trained(path: Path, overrides: Sequence[str]) -> tuple[Path, dict[str, 
 
     `path` is a checkpoint, a run (its best state, or its newest where none is best), or a folder of
     runs (the newest of them).
-
-    Raises:
-        CheckpointError: there is none, or none is valid.
     """
     run = find_run(path, trained=True)
     if path.is_dir() and (run.checkpoints / BEST).exists():
@@ -139,9 +121,6 @@ def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
 
     Of a folder of runs it is the newest, or with `trained` the newest that has a checkpoint. A
     checkpoint that lies elsewhere has none.
-
-    Raises:
-        CheckpointError: there is nothing at that path.
     """
     if path.is_file():
         run = RunDirectory(path.absolute().parent.parent)
@@ -153,11 +132,7 @@ def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
 
 
 def find_config(path: Path) -> Path:
-    """Return a config's path as given, or below configs/ where it is not there.
-
-    Raises:
-        UsageError: it is in neither place.
-    """
+    """Return a config's path as given, or below configs/ where it is not there."""
     folder = Path("configs")
     for candidate in (path, folder / path):
         if candidate.is_file():
@@ -167,12 +142,7 @@ def find_config(path: Path) -> Path:
 
 
 def stored_config(path: Path, state: Mapping[str, Any], overrides: Sequence[str]) -> Config:
-    """Return the config that a checkpoint was trained with, some keys overridden.
-
-    Raises:
-        CheckpointError: the checkpoint holds none.
-        ConfigError: an override is wrong, or something that the config names is no longer there.
-    """
+    """Return the config that a checkpoint was trained with, some keys overridden."""
     try:
         stored = Source(config_of(state), {(): f"{path}:config"})
     except CheckpointError as error:

@@ -25,11 +25,7 @@ log = logging.getLogger("train")
 
 
 def run_training(trainer: Trainer, resume_point: ResumePoint) -> dict[str, Any]:
-    """Train in a run's directory to the end, and return the run's summary.
-
-    Raises:
-        StoppedError: a signal came; the state was saved.
-    """
+    """Train in a run's directory to the end, and return the run's summary."""
     config = trainer.config
     with open_run(config, resume_point) as (run, logger, checkpoints):
         logger.log_config(config.to_yaml())

@@ -213,10 +213,12 @@ def config_of(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a safetensors file or in a checkpoint: its averaged ones, if any.
+    """Return the weights in a safetensors file or a checkpoint, its averaged ones if any.
+
+    Any other file of torch's is taken for a state dict of weights.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds no model.
+        CheckpointError: the file cannot be read.
     """
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
@@ -227,7 +229,4 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error})") from error
     state = read_checkpoint(path)
-    weights = state.get("ema") or state.get("model")
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"{path}: holds no model: not a checkpoint of this project")
-    return weights
+    return state.get("ema") or state.get("model") or state
