@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +45,9 @@ class TextDataset(Dataset):
         min_count: int = 2,
         fitted: dict[str, Any] | None = None,
     ) -> None:
-        table = _read(Path(path))
-        words = _words(table, text)
+        table, words = _read(Path(path), text)
         if fitted is None:
-            counts = Counter(words.explode()).most_common(num_words - 2)
+            counts = Counter(chain.from_iterable(words)).most_common(num_words - 2)
             kept = [word for word, count in counts if count >= min_count]
             ids = {word: number for number, word in enumerate(kept, start=2)}
             classes = sorted(select(table, [label])[label].dropna().unique())
@@ -55,7 +55,7 @@ class TextDataset(Dataset):
         self.fitted, self.classes, self.ids = fitted, fitted["classes"], fitted["ids"]
         self.column = text
         self.tokens = [self.encode(sentence) for sentence in words]
-        self.lengths = words.str.len().tolist()
+        self.lengths = [*map(len, words)]
         self.targets = class_numbers(table, label, self.classes).tolist()
 
     def encode(self, words: Sequence[str]) -> Tensor:
@@ -64,7 +64,7 @@ class TextDataset(Dataset):
 
     def for_prediction(self, path: Path) -> list[tuple[Tensor, int]]:
         """Return the sentences of another file in the same words; they need no label."""
-        words = _words(_read(path), self.column)
+        _, words = _read(path, self.column)
         return [(self.encode(sentence), number) for number, sentence in enumerate(words)]
 
     def __len__(self) -> int:
@@ -81,14 +81,10 @@ def pad(samples: Sequence[tuple[Tensor, Any]]) -> tuple[Tensor, Any]:
     return pad_sequence(inputs, batch_first=True), default_collate(targets)
 
 
-def _read(path: Path) -> "pd.DataFrame":
-    """Read all as text, an empty field alone as missing."""
-    return read_table(path, dtype=str, keep_default_na=False, na_values=[""])
-
-
-def _words(table: "pd.DataFrame", name: str) -> "pd.Series":
-    """Return the words of each row, in small letters."""
-    cells = select(table, [name])
-    words = cells[name].fillna("").str.lower().str.findall(WORD)
+def _read(path: Path, column: str) -> tuple["pd.DataFrame", list[list[str]]]:
+    """Return a table, all of it as text, and the words of a column, in small letters, by row."""
+    table = read_table(path, dtype=str, keep_default_na=False, na_values=[""])  # "NA" is a word
+    cells = select(table, [column])
+    words = cells[column].fillna("").str.lower().str.findall(WORD)
     refuse(cells, (words.str.len() == 0).to_numpy()[:, None], "words")
-    return words
+    return table, words.tolist()

@@ -120,11 +120,11 @@ class BatchDataset(Dataset):
             for transform in transforms:
                 first = transform(first)
             return (first, *others)
-        except Exception as error:
+        except (OSError, EOFError) as error:
             place = f"sample {index} of {type(self.dataset).__name__}"
-            if isinstance(error, OSError | EOFError):
-                raise DataError(f"{place} cannot be read: {error}") from error
-            error.add_note(f"This was {place}.")  # a bug of any kind goes on, with the place added
+            raise DataError(f"{place} cannot be read: {error}") from error
+        except Exception as error:  # a bug of any kind goes on, with the place added
+            error.add_note(f"This was sample {index} of {type(self.dataset).__name__}.")
             raise
 
     def _collate(self, samples: Sequence[Any]) -> Any:

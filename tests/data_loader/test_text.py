@@ -1,5 +1,7 @@
 """Sentences of CSV files, batches of parts that differ in length, and a network that takes them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -183,7 +185,7 @@ def overrides(tmp_path, project_root, monkeypatch, core_writers_only) -> list[st
 
 
 def test_text_yaml_trains_and_tests_with_the_words_of_training(overrides, tmp_path):
-    config = load_config("configs/text.yaml", overrides)
+    config = load_config(Path("configs/text.yaml"), overrides)
     summary = train.main(config)
     assert summary["best"]["val_loss"] < 0.4
     path, state, config = find_trained(tmp_path / "saved" / "text", [])
@@ -194,7 +196,7 @@ def test_text_yaml_trains_and_tests_with_the_words_of_training(overrides, tmp_pa
 def test_a_run_continued_within_an_epoch_ends_as_one_that_was_not(overrides, tmp_path, sampler):
     changes = ["trainer.epochs=2", "trainer.save_steps=3", "trainer.keep_last=99"]
     changes += [f"data_loader.args.sampler.type={sampler}", "data_loader.args.batch_size=8"]
-    train.main(load_config("configs/text.yaml", overrides + changes))
+    train.main(load_config(Path("configs/text.yaml"), overrides + changes))
     folder = next(tmp_path.glob("saved/text/*/checkpoints"))
     states = {path: torch.load(path, weights_only=True) for path in folder.glob("checkpoint-*")}
     within = next(path for path, state in states.items() if state["epoch"] == 1 and state["batch"])
