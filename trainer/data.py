@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from base import BaseDataLoader
-from base.config.data_rules import loader_parameters
+from base.config.rules import loader_parameters
 from base.config.schema import Config, NodeConfig
 from base.errors import DataError
 from base.registry import DATA_LOADERS, DATASETS, TRANSFORMS

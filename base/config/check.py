@@ -5,15 +5,14 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from base.base_trainer import BaseTrainer
-from base.config.data_rules import DATASETS, LOADER_RUNTIME
 from base.config.merge import merge, parse_overrides, read_config
-from base.config.rules import check_rules
+from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
 from base.config.schema import (
     SECTIONS,
     Config,
@@ -24,10 +23,10 @@ from base.config.schema import (
     TrainerConfig,
 )
 from base.config.source import Source
-from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean, format_value
+from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
 from base.registry.arguments import describe_errors
-from base.registry.build import check
+from base.registry.build import Node, check
 
 # What is built where a config names nothing.
 STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
@@ -52,10 +51,16 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def check_config(source: Source) -> Config:
     """Return the config of a source, or raise ConfigError likewise."""
-    issues = [*check_schema(source.values)]
-    issues += _check_nodes(source.values, {issue.path for issue in issues})
+    values, issues = source.values, [*check_schema(source.values)]
+    wrong = {issue.path for issue in issues}
+    nodes, writers = [*_nodes_in(values, wrong)], [*_writers_in(values, wrong)]
+    issues += [issue for part in nodes for issue in part.check()]
+    issues += [issue for part in writers for issue in part.check_options()]
+    issues += _check_param_groups(values.get("optimizer"))
     if not any(issue.where for issue in issues):  # the project's own modules can be imported
-        issues += check_rules(source.values, [issue.path for issue in issues])
+        wrong = [issue.path for issue in issues]
+        on = [part for part in writers if values["logger"][part.path[1]] is not False]
+        issues += check_rules(values, wrong, [part[:3] for part in nodes + on])
     raise_issues(source, issues)
     return Config.from_source(source)
 
@@ -67,10 +72,9 @@ def raise_issues(source: Source, issues: Iterable[ConfigIssue]) -> None:
         raise ConfigError(sorted(located, key=_reading_order))
 
 
-def _reading_order(issue: ConfigIssue) -> tuple[str, int, int]:
-    """Return the file, line and column of an issue."""
-    place = re.fullmatch(r"(.*):(\d+):(\d+)", issue.where, re.DOTALL)
-    return (place[1], int(place[2]), int(place[3])) if place else (issue.where, 0, 0)
+def _reading_order(issue: ConfigIssue) -> str:
+    """Return the place of an issue, with numbers that sort as text."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(9), issue.where)
 
 
 # --- keys, types and ranges ---------------------------------------------------------------------
@@ -93,13 +97,13 @@ def check_schema(
 def _path_of(detail: ErrorDetails, values: Any) -> KeyPath:
     """Return the path of an error, without the members of unions that pydantic adds to it."""
     path = detail["loc"]
-    if detail["type"] in ("missing", "extra_forbidden", "value_error"):
+    if detail["type"] in ("missing", "extra_forbidden"):
         return path
     for depth, key in enumerate(path):
-        entries = dict(enumerate(values)) if isinstance(values, list) else values
-        if not isinstance(entries, dict) or key not in entries:
+        try:
+            values = values[key]
+        except (KeyError, IndexError, TypeError):
             return path[:depth]
-        values = entries[key]
     return path
 
 
@@ -134,59 +138,68 @@ def _section_in(annotation: Any) -> type[BaseModel] | None:
 # --- names and arguments ------------------------------------------------------------------------
 
 
-def _check_nodes(values: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[ConfigIssue]:
-    """Yield what is wrong with names and args; a module not to be imported has a place already."""
-    for key, path, node in _nodes_in(values, wrong):
-        runtime = RUNTIME.get(key, ())
-        yield from check(node, REGISTRIES[SECTIONS[key]], path=path, runtime=runtime)
-        groups = node.get("param_groups") if isinstance(node, dict) else None
-        for number, group in enumerate(groups if isinstance(groups, list) else ()):
-            if isinstance(group, dict):
-                options = {k: v for k, v in group.items() if k not in ParamGroup.model_fields}
-                node_of_group = {"type": node["type"], "args": options}
-                group_path = (*path, "param_groups", number)
-                issues = _check_options(node_of_group, OPTIMIZERS, path=group_path, runtime=runtime)
-                yield from (issue for issue in issues if issue.path != group_path)
-    logger = values.get("logger")
-    for name, options in logger.items() if isinstance(logger, dict) else ():
-        if name not in LoggerConfig.model_fields and options is not None:
-            yield from _check_writer(name, options, ("logger", name))
+class _Part(NamedTuple):
+    """Something that a config names; `runtime` are the arguments that the project passes to it."""
 
+    path: KeyPath
+    node: Node
+    registry: Registry
+    runtime: Collection[str] = ()
 
-def _check_writer(name: str, options: Any, path: KeyPath) -> Iterator[ConfigIssue]:
-    if near := did_you_mean(name, LoggerConfig.model_fields):
-        yield ConfigIssue(path, f"unknown key{near}")
-    elif not isinstance(options, bool | dict):
-        found = format_value(options)
-        yield ConfigIssue(path, f"expected true, false or a mapping of options, found {found}")
-    else:
-        node = {"type": name, "args": options if isinstance(options, dict) else {}}
-        yield from _check_options(node, WRITERS, path=path, runtime=WRITER_RUNTIME)
+    def check(self) -> list[ConfigIssue]:
+        return check(self.node, self.registry, path=self.path, runtime=self.runtime)
 
-
-def _check_options(
-    node: Mapping[str, Any], registry: Registry, *, path: KeyPath, runtime: Collection[str]
-) -> Iterator[ConfigIssue]:
-    """Yield the issues of options that stand right at a path, in no args of a node."""
-    for issue in check(node, registry, path=path, runtime=runtime):
-        yield issue if issue.where else replace(issue, path=path + issue.path[len(path) + 1 :])
+    def check_options(self) -> Iterator[ConfigIssue]:
+        """Yield the issues of args that stand right at the path, as options of a mapping."""
+        for issue in self.check():
+            yield replace(issue, path=self.path + issue.path[len(self.path) + 1 :])
 
 
 def _nodes_in(
-    raw: Any, wrong: Collection[KeyPath], path: KeyPath = (), key: str = ""
-) -> Iterator[tuple[str, KeyPath, Any]]:
-    """Yield the nodes of a config, each with its key and path, but for what is found `wrong`."""
-    if path in wrong:
-        return
-    if isinstance(raw, str):
-        yield key, path, raw
-    elif isinstance(raw, list):
-        for number, item in enumerate(raw):
-            yield from _nodes_in(item, wrong, (*path, number), key)
-    elif isinstance(raw, dict):
-        node = {"type": STOCK.get(key)} | raw
-        takes_args = isinstance(node.get("args"), dict | list | None)
-        if key and takes_args and isinstance(node["type"], str):
-            yield key, path, node
-        for name in SECTIONS:
-            yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
+    values: Mapping[str, Any], wrong: Collection[KeyPath], path: KeyPath = ()
+) -> Iterator[_Part]:
+    """Yield the nodes of a config, and those of their own sections, but for what is `wrong`."""
+    for key in SECTIONS:
+        found = values.get(key)
+        if found is None and key in STOCK and not path:
+            found = {}
+        for here, node in _entries(found, (*path, key)):
+            if here in wrong or (*path, key) in wrong:
+                continue
+            if isinstance(node, dict):
+                yield from _nodes_in(node, wrong, here)
+                node = {"type": STOCK.get(key)} | node
+                is_node = isinstance(node["type"], str)
+                is_node &= isinstance(node.get("args"), dict | list | None)
+            else:
+                is_node = isinstance(node, str)
+            if is_node:
+                yield _Part(here, node, REGISTRIES[SECTIONS[key]], RUNTIME.get(key, ()))
+
+
+def _entries(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield the items of a list, or a single one, each with its path."""
+    if isinstance(value, list):
+        yield from (((*path, number), item) for number, item in enumerate(value))
+    else:
+        yield path, value
+
+
+def _writers_in(values: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[_Part]:
+    section = values.get("logger")
+    for name, options in section.items() if isinstance(section, dict) else ():
+        is_writer = name not in LoggerConfig.model_fields and options is not None
+        if is_writer and ("logger", name) not in wrong:
+            node = {"type": name, "args": options if isinstance(options, dict) else {}}
+            yield _Part(("logger", name), node, WRITERS, WRITER_RUNTIME)
+
+
+def _check_param_groups(optimizer: Any) -> Iterator[ConfigIssue]:
+    groups = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
+    for number, group in enumerate(groups if isinstance(groups, list) else ()):
+        if isinstance(group, dict):
+            options = {k: v for k, v in group.items() if k not in ParamGroup.model_fields}
+            path = ("optimizer", "param_groups", number)
+            node = {"type": optimizer.get("type"), "args": options}
+            issues = _Part(path, node, OPTIMIZERS, RUNTIME["optimizer"]).check_options()
+            yield from (issue for issue in issues if issue.path != path)

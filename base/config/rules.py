@@ -3,67 +3,129 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from base.config.data_rules import DATA_RULES, has_validation
-from base.config.schema import RESERVED_COLUMNS, SECTIONS, Config, NodeConfig
-from base.errors import ConfigIssue, KeyPath, did_you_mean, format_value
-from base.registry import LOSSES, REGISTRIES, TRAINERS, WRITERS
+from base.base_data_loader import BaseDataLoader
+from base.config.schema import RESERVED_COLUMNS, Config
+from base.data.deterministic import DETERMINISTIC
+from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, did_you_mean, format_value
+from base.registry import DATA_LOADERS, LOSSES, TRAINERS, TRANSFORMS, Registry
+from base.registry.arguments import Parameters
+from base.registry.build import Node, nested_nodes, split_node
+from base.runtime.device import select_device
 
 Rule = Callable[[Config], Iterator[ConfigIssue]]
 
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
+DATASETS = ("dataset", "valid_dataset", "test_dataset")
+LOADER_RUNTIME = frozenset({"dataset", "seed", "indices"})  # what the project passes to a loader
 PLATEAU = "ReduceLROnPlateau"
+DRAWS = "may draw at random"
 
 
-def check_rules(values: Mapping[str, Any], wrong: Iterable[KeyPath]) -> Iterator[ConfigIssue]:
-    """Yield what breaks a rule, `wrong` being the paths of the issues found before."""
+def check_rules(
+    values: Mapping[str, Any],
+    wrong: Iterable[KeyPath],
+    nodes: Iterable[tuple[KeyPath, Node, Registry]],
+) -> Iterator[ConfigIssue]:
+    """Yield what breaks a rule of ours, or one that the class of a node states.
+
+    `wrong` are the paths of the issues found before. What needs a section that is wrong in itself
+    has to wait until that is right.
+    """
     config = _ClearSections(values, wrong)
-    classes = (partial(_ask_classes, section=section) for section in (*SECTIONS, "logger"))
-    for follow in (*RULES, *classes):
-        with suppress(_UnclearSectionError):
-            yield from follow(config)
-
-
-def _ask_classes(config: Config, section: str) -> Iterator[ConfigIssue]:
-    """Yield what the classes that a section names say must not be combined with them."""
-    for path, kind in _classes_in(config, section):
-        if check := getattr(kind, "check_config", None):
-            with suppress(_UnclearSectionError):
-                yield from check(config, path)
-
-
-def _classes_in(config: Config, section: str) -> Iterator[tuple[KeyPath, Any]]:
-    found = getattr(config, section, None)
-    if section == "logger":
-        on = [name for name, options in found.writers.items() if options is not False]
-        nodes = {(section, name): name for name in on}
-    elif isinstance(found, NodeConfig):
-        nodes = {(section,): found.type}
-    else:
-        nodes = {(section, number): node.type for number, node in enumerate(found or ())}
-    registry = WRITERS if section == "logger" else REGISTRIES[SECTIONS[section]]
-    yield from ((path, registry.find(name)) for path, name in nodes.items())
-
-
-class _UnclearSectionError(Exception):
-    """A rule needs a section that is wrong in itself, and has to wait until that is right."""
+    for rule in RULES:
+        with suppress(ConfigError):
+            yield from rule(config)
+    for path, node, registry in nodes:
+        with suppress(ConfigError):
+            kind = registry.find(split_node(node)[0])
+            yield from kind.check_config(config, path) if hasattr(kind, "check_config") else ()
 
 
 class _ClearSections:
     """A config of which only the sections can be read that are not wrong in themselves."""
 
     def __init__(self, values: Mapping[str, Any], wrong: Iterable[KeyPath]) -> None:
-        # wrong args leave the meaning of their section clear, an unknown type among them does not
-        self._unclear = {path[0] for path in wrong if "args" not in path[:-1] or path[-1] == "type"}
-        clear = {key: value for key, value in values.items() if key not in self._unclear}
+        self._wrong = {path[0] for path in wrong if "args" not in path[:-1]}
+        clear = {key: value for key, value in values.items() if key not in self._wrong}
         self._config = Config.model_validate(REQUIRED | clear)
 
     def __getattr__(self, section: str) -> Any:
-        if section in self._unclear:
-            raise _UnclearSectionError
+        if section in self._wrong:
+            raise ConfigError([])
         return getattr(self._config, section)
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+def _device_is_there(config: Config) -> Iterator[ConfigIssue]:
+    try:
+        select_device(config.device)
+    except UsageError as error:
+        yield ConfigIssue(("device",), str(error))
+
+
+def _dataset_is_made_once(config: Config) -> Iterator[ConfigIssue]:
+    name, loader = config.data_loader.type, loader_parameters(config)
+    if "dataset" in loader.required and config.dataset is None:
+        yield ConfigIssue(("dataset",), f"missing, {name} needs it")
+    if "dataset" not in loader.by_name and not loader.has_open_keywords:
+        for key in DATASETS:
+            if getattr(config, key) is not None:
+                yield ConfigIssue((key,), f"{name} makes its own; remove one of them")
+
+
+def _augmentation_is_for_training(config: Config) -> Iterator[ConfigIssue]:
+    """Validation and test see the training's transforms unless they have their own."""
+    training, valid, test = config.dataset, config.valid_dataset, config.test_dataset
+    if training is None or training.valid_transform is not None:
+        return
+    if valid is not None and valid.transform is not None:
+        return
+    is_seen = has_validation(config) or (test is not None and test.transform is None)
+    for number, node in enumerate(training.transform or [] if is_seen else []):
+        if name := next(_may_draw(node.node()), ""):
+            message = f"{name} {DRAWS}; say in dataset.valid_transform what validation sees"
+            yield ConfigIssue(("dataset", "transform", number), message)
+            return
+
+
+def _dataset_augments_nothing_itself(config: Config) -> Iterator[ConfigIssue]:
+    """What a dataset draws, it draws for the validation that is split off it too."""
+    if config.dataset and config.valid_dataset is None and has_validation(config):
+        for path, node in nested_nodes(config.dataset.args, ("dataset", "args")):
+            name = next(_may_draw(node), "") if {*path} & {"transform", "transforms"} else ""
+            if name:
+                message = f"{name} {DRAWS}, for validation too; move it to dataset.transform"
+                yield ConfigIssue(path, message)
+
+
+def _may_draw(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the transforms of a node that are not known to do the same each time."""
+    name, args = split_node(node)
+    kind = TRANSFORMS.find(name)
+    known = kind.__module__.startswith("torchvision.") and kind.__name__ in DETERMINISTIC
+    if not getattr(kind, "deterministic", known):
+        yield name
+    for _, child in nested_nodes(args):
+        yield from _may_draw(child)
+
+
+def loader_parameters(config: Config) -> Parameters:
+    """Return what the configured data loader takes besides what the project passes to it."""
+    return Parameters(config.data_loader.type, DATA_LOADERS, LOADER_RUNTIME)
+
+
+def has_validation(config: Config) -> bool:
+    """Tell whether there is validation data, or may be."""
+    loader = loader_parameters(config)
+    own_way = loader.target.split_validation is not BaseDataLoader.split_validation
+    if config.valid_dataset is not None or own_way or "validation_split" not in loader.by_name:
+        return True
+    default = loader.by_name["validation_split"].default
+    return bool(loader.named(config.data_loader.args).get("validation_split", default))
 
 
 # --- columns and what follows them --------------------------------------------------------------
@@ -96,8 +158,9 @@ def check_monitor_column(config: Config, monitor: Any, path: KeyPath) -> Iterato
     trainer, loss = TRAINERS.find(config.trainer.type), LOSSES.find(config.loss.type)
     if mode not in ("min", "max") or "columns" not in vars(trainer):
         return
-    parts = [*_columns(trainer, config.trainer.args), *_columns(loss, config.loss.args)]
-    names = ["loss", *parts, *(metric.column for metric in config.metrics)]
+    names = ["loss", *trainer.columns(config.trainer.args)]
+    names += loss.columns(config.loss.args) if hasattr(loss, "columns") else ()
+    names += [metric.column for metric in config.metrics]
     of_validation = [f"val_{name}" for name in names]
     columns = {*RESERVED_COLUMNS, *names, *(of_validation if has_validation(config) else ())}
     if column not in columns:
@@ -107,33 +170,17 @@ def check_monitor_column(config: Config, monitor: Any, path: KeyPath) -> Iterato
         yield ConfigIssue(path, f"nothing logs a column {format_value(column)}{hint}")
 
 
-def _columns(kind: Any, args: dict[str, Any] | list[Any]) -> Iterable[str]:
-    """Return the columns that a class says it logs besides the loss, when it is built with args."""
-    return kind.columns(args) if hasattr(kind, "columns") else ()
+# --- settings that exclude one another ----------------------------------------------------------
 
 
-def _early_stop_has_a_monitor(config: Config) -> Iterator[ConfigIssue]:
-    if config.trainer.early_stop and config.trainer.monitor == "off":
+def _trainer_settings_agree(config: Config) -> Iterator[ConfigIssue]:
+    trainer = config.trainer
+    if trainer.early_stop and trainer.monitor == "off":
         message = "needs a trainer.monitor to judge improvement by"
         yield ConfigIssue(("trainer", "early_stop"), message)
-
-
-def _length_of_an_epoch_stands_once(config: Config) -> Iterator[ConfigIssue]:
-    if config.trainer.len_epoch is not None and config.trainer.limit_batches is not None:
+    if trainer.len_epoch is not None and trainer.limit_batches is not None:
         message = "len_epoch fixes the steps of an epoch; remove one"
         yield ConfigIssue(("trainer", "limit_batches"), message)
-
-
-# --- classes of torch that need the others to agree ---------------------------------------------
-
-
-def _learning_rate_stands_once(config: Config) -> Iterator[ConfigIssue]:
-    scheduler, args = config.lr_scheduler, config.optimizer.args
-    if scheduler is None or scheduler.type != "OneCycleLR" or not isinstance(args, dict):
-        return
-    if "max_lr" in scheduler.args and "lr" in args:
-        message = "would override optimizer.args.lr, which it is where left out; remove one"
-        yield ConfigIssue(("lr_scheduler", "args", "max_lr"), message)
 
 
 def _plateau_follows_the_monitor(config: Config) -> Iterator[ConfigIssue]:
@@ -146,9 +193,6 @@ def _plateau_follows_the_monitor(config: Config) -> Iterator[ConfigIssue]:
     if config.trainer.monitor == "off":
         message = f"{PLATEAU} follows trainer.monitor, which is off"
         yield ConfigIssue(("lr_scheduler",), message)
-    if isinstance(scheduler.args, list) or "mode" in scheduler.args:
-        message = "follows trainer.monitor; remove it"
-        yield ConfigIssue(("lr_scheduler", "args", "mode"), message)
 
 
 def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
@@ -161,12 +205,13 @@ def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
 
 
 RULES: tuple[Rule, ...] = (
-    *DATA_RULES,
+    _device_is_there,
+    _dataset_is_made_once,
+    _augmentation_is_for_training,
+    _dataset_augments_nothing_itself,
     _columns_differ,
     _monitor_is_logged,
-    _early_stop_has_a_monitor,
-    _length_of_an_epoch_stands_once,
-    _learning_rate_stands_once,
+    _trainer_settings_agree,
     _plateau_follows_the_monitor,
     _lbfgs_takes_whole_steps,
 )

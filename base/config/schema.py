@@ -162,6 +162,7 @@ class LoggerConfig(Section):
     """What the console shows: 0 warnings, 1 epochs, 2 everything; any other key names a writer."""
 
     model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | dict[str, Any] | None]
     verbosity: int = Field(2, ge=0, le=2)
 
     @property

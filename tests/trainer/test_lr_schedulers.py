@@ -168,6 +168,12 @@ def test_every_scheduler_of_torch_is_tried():
     assert of_torch == {*CASES, "ReduceLROnPlateau"}
 
 
+def test_a_plateau_has_its_mode_from_the_monitor_alone():
+    config = config_of("ReduceLROnPlateau", {"mode": "min"})
+    with pytest.raises(ConfigError, match="mode: ReduceLROnPlateau gets 'mode' from the project"):
+        from_config(config)
+
+
 @pytest.mark.parametrize(("monitor", "sign"), [("min loss", 1), ("max loss", -1)])
 def test_a_plateau_follows_the_monitor_also_across_a_resume(monitor, sign):
     args = {"patience": 1, "factor": 0.5, "min_lr": [0.1, 0.01]}

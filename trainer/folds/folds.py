@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from base import BaseDataLoader
 from base.checkpoint.files import write_atomic
 from base.config.check import load_config
-from base.config.data_rules import loader_parameters
+from base.config.rules import loader_parameters
 from base.config.schema import Config
 from base.errors import UsageError
 from base.registry.arguments import items

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 from torch import nn
-from torch.utils.data import Dataset
 
 from base import BaseDataLoader, BaseTrainer, Callback
 from base.config.check import check_config, load_config
@@ -16,7 +15,6 @@ from base.errors import ConfigError, ConfigIssue
 from base.registry import (
     CALLBACKS,
     DATA_LOADERS,
-    DATASETS,
     LOSSES,
     METRICS,
     TRAINERS,
@@ -77,11 +75,11 @@ ISSUES = [
     ),
     (
         "metrics: => logger: {csv: 3}\nmetrics:",
-        "15:10: logger.csv: expected true, false or a mapping of options, found 3",
+        "15:10: logger.csv: expected true or false or a mapping, found 3",
     ),
     (
         "metrics: => logger: {verbosty: 1}\nmetrics:",
-        "15:10: logger.verbosty: unknown key (did you mean 'verbosity'?)",
+        "15:10: logger.verbosty: expected true or false or a mapping, found 1",
     ),
     # types and ranges of values
     ("name: t => name: a/b", f"1:1: name: expected {NAME}, found 'a/b'"),
@@ -250,10 +248,6 @@ ISSUES = [
         "{type: StepLR, args: {step_size: 5}} => {type: ReduceLROnPlateau, interval: step}",
         "20:41: lr_scheduler.interval: ReduceLROnPlateau looks at an epoch's result; "
         "expected epoch",
-    ),
-    (
-        "StepLR, args: {step_size: 5} => ReduceLROnPlateau, args: {mode: min}",
-        "20:48: lr_scheduler.args.mode: follows trainer.monitor; remove it",
     ),
     (
         "cross_entropy => TripletMarginLoss",
@@ -475,19 +469,6 @@ class TestValidation:
         lines = lines_of(GOOD, "dataset.valid_transform=null", "dataset.transform=[Same, Draws]")
         assert lines == [f"command line: dataset.transform.1: Draws {DRAWS}"]
 
-    def test_and_training_take_whole_batches_last(self, monkeypatch):
-        class Shift:
-            takes_keys = deterministic = True
-
-        monkeypatch.setitem(TRANSFORMS.registered, "Shift", {"here": Shift})
-        load(GOOD, "dataset.transform=[ToImage, Shift]", "dataset.valid_transform=[Shift, Shift]")
-        lines = lines_of(
-            GOOD, "dataset.transform=[Shift, ToImage]", "dataset.valid_transform=Shift"
-        )
-        assert lines == [
-            "command line: dataset.transform.1: expected before Shift, which takes whole batches"
-        ]
-
 
 class TestWhatIsOnlySometimesAnIssue:
     def test_are_columns_and_losses_of_a_trainer_of_ones_own(self, monkeypatch):
@@ -562,17 +543,6 @@ class TestWhatClassesState:
         load(GOOD, loss, "trainer.monitor=min val_kl")
         lines = lines_of(GOOD, loss, "trainer.monitor=min val_other")
         assert lines == ["command line: trainer.monitor: nothing logs a column 'val_other'"]
-
-    def test_of_what_was_learned_of_training_data_is_kept_for_its_like(self, monkeypatch):
-        class Scaled(Dataset):
-            def __init__(self, fitted: dict | None = None): ...
-
-        monkeypatch.setitem(DATASETS.registered, "Scaled", {"here": Scaled})
-        load(GOOD, "dataset.type=Scaled", "test_dataset=Scaled")
-        assert lines_of(GOOD, "test_dataset=Scaled") == [
-            "command line: test_dataset.type: needs what a dataset of its type learned, found "
-            "dataset: 'FakeData'"
-        ]
 
 
 def test_a_module_that_cannot_be_imported_is_one_line_and_hides_no_other_section(
