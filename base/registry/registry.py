@@ -156,9 +156,10 @@ class Registry:
 
     def _own(self, files: Iterable[SourceFile]) -> dict[str, list[Any]]:
         """Return what is registered, and what files define besides, by name."""
+        defined = [item for file in files for item in file.things.items()]  # its import registers
         found = {name: [*things.values()] for name, things in self.registered.items()}
         registered = [thing for things in found.values() for thing in things]
-        for name, thing in (item for file in files for item in file.things.items()):
+        for name, thing in defined:
             if self.is_own(thing) and thing not in registered:
                 found.setdefault(name, []).append(thing)
         return found
