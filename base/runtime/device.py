@@ -84,10 +84,9 @@ def versions(device: torch.device) -> dict[str, Any]:
 
 def rng_state(device: torch.device) -> dict[str, Any]:
     """Return the state of this process's generators as plain data and tensors."""
-    version, words, gauss = random.getstate()
     name, keys, *position = np.random.get_state()
     state: dict[str, Any] = {
-        "python": [version, list(words), gauss],
+        "python": random.getstate(),
         "numpy": [name, keys.tolist(), *position],
         "torch": torch.get_rng_state(),
     }
@@ -98,8 +97,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 def set_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Put this process's generators into a state that `rng_state` returned."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
+    random.setstate(state["python"])
     np.random.set_state(tuple(state["numpy"]))
     torch.set_rng_state(state["torch"])
     if device.type in state:
