@@ -4,7 +4,6 @@ A checkpoint is numbers, strings, lists, dicts and tensors in torch's zip format
 with `weights_only=True`. It is read only after the checksum of every record was compared.
 """
 
-import io
 import json
 import logging
 import os
@@ -89,29 +88,16 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], *, best: Path | None 
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    with open(path, "wb", buffering=0) as raw, _ErrorKeepingFile(raw) as file:
+    with open(path, "wb") as file:
         try:
             torch.save(dict(state), file)  # streamed: no copy of the whole in memory
-        except RuntimeError as error:
-            raise file.error or error from error
+        except RuntimeError as error:  # torch could not end the file; it may be the disk's OSError
+            raise error.__context__ or error from None
         sync(file)
     try:
         _verify(path)
     except zipfile.BadZipFile as error:
         raise OSError(f"what was written reads back differently: {error}") from error
-
-
-class _ErrorKeepingFile(io.BufferedWriter):
-    """A file that keeps its first OSError, of which torch makes a RuntimeError without a number."""
-
-    error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
 
 
 def _not_plain(value: Any, path: str) -> Iterator[str]:
