@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -35,12 +34,9 @@ class Parameter(Section):
     def _is_a_range_or_a_list(self) -> Self:
         from optuna.trial import FixedTrial
 
-        if not self.values and None in (self.low, self.high):
-            raise ValueError("expected low and high, or values: [...]")
-        if self.values and self.model_fields_set != {"values"}:
-            raise ValueError("expected either low and high or values, found both")
-        if not self.values and self.low >= self.high:
-            raise ValueError(f"expected low below high, found {self.low} and {self.high}")
+        is_list = self.values and self.model_fields_set == {"values"}
+        if not is_list and (self.values or None in (self.low, self.high)):
+            raise ValueError("expected either low and high or values: [...]")
         self.suggest(FixedTrial({"it": self.bounds()[0]}), "it")  # Optuna checks the rest
         return self
 
@@ -56,10 +52,9 @@ class Parameter(Section):
         """Return a value that a trial draws, or that it has been given."""
         if self.values:
             return trial.suggest_categorical(name, self.bounds())
-        high = self.grid()[-1] if self.step else self.high
         if self.is_whole:
-            return trial.suggest_int(name, self.low, high, step=self.step or 1, log=self.log)
-        return trial.suggest_float(name, self.low, high, step=self.step, log=self.log)
+            return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def grid(self) -> list[Any]:
         """Return every value, in order; a range of real numbers needs a step."""
@@ -82,35 +77,19 @@ class Sweep(Section):
     seed: int = Field(0, ge=0)
     parameters: dict[str, Parameter]
 
-    _places: dict[str, str] = PrivateAttr()  # of the keys that a trial sets, in the sweep file
     _config: Source = PrivateAttr()  # what all trials have in common
-
-    def combinations(self) -> list[dict[str, Any]]:
-        """Return the values of each trial of a grid, the last parameter changing fastest."""
-        grids = product(*(parameter.grid() for parameter in self.parameters.values()))
-        return [dict(zip(self.parameters, values, strict=True)) for values in grids]
 
     def trial_config(self, values: Mapping[str, Any]) -> Config:
         """Return the config of a trial; a parameter that has no value takes its first.
 
         Raises:
-            ConfigError: a value does not fit; its place is that of its parameter.
+            ConfigError: a value does not fit.
         """
         values = {name: p.bounds()[0] for name, p in self.parameters.items()} | values
         texts = {key: v if isinstance(v, str) else json.dumps(v) for key, v in values.items()}
-        texts[METRIC] = json.dumps(self.metric)
-        try:
-            changes = parse_overrides([f"{key}={text}" for key, text in texts.items()])
-            return check_config(merge(self._config, changes))
-        except ConfigError as error:
-            raise ConfigError(map(self._in_the_file, error.issues)) from None
-
-    def _in_the_file(self, issue: ConfigIssue) -> ConfigIssue:
-        path = "".join(f"{key}." for key in issue.path)
-        for name, where in self._places.items() if issue.where == COMMAND_LINE else ():
-            if path.startswith(f"{name}.") or f"{name}.".startswith(path):
-                return replace(issue, where=where)
-        return issue
+        changes = [f"{key}={text}" for key, text in texts.items()]
+        changes.append(f"{METRIC}={self.metric}")
+        return check_config(merge(self._config, parse_overrides(changes)))
 
 
 def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
@@ -126,29 +105,31 @@ def load_sweep(path: Path, config: Path, overrides: Sequence[str]) -> Sweep:
     if sweep.metric == "off":
         sweep.metric = check_config(sweep._config).trainer.monitor
     raise_issues(source, _find_issues(sweep))
-    sweep._places = {name: source.where(("parameters", name)) for name in sweep.parameters}
-    sweep._places |= {METRIC: source.where(("metric",)), "storage": source.where(("storage",))}
-    issues = []
+    positions = {tuple(n.split(".")): source.where(("parameters", n)) for n in sweep.parameters}
+    places = Source({}, positions | {("trainer", "monitor"): source.where(("metric",))})
+    issues: list[ConfigIssue] = []
     for name, parameter in sweep.parameters.items():
         for value in parameter.bounds():
             try:
                 sweep.trial_config({name: value})
             except ConfigError as error:
-                issues += error.issues
-    raise_issues(source, issues)
+                for issue in error.issues:
+                    place = issue.where == COMMAND_LINE and places.where(issue.path)
+                    issues.append(replace(issue, where=place or issue.where))
+    raise_issues(source, dict.fromkeys(issues))
     return sweep
 
 
 def _find_issues(sweep: Sweep) -> Iterator[ConfigIssue]:
+    is_grid = sweep.search == "grid"
     if sweep.metric == "off":
         message = "missing, expected 'min COLUMN' or 'max COLUMN': the config's monitor is off"
         yield ConfigIssue(("metric",), message)
-    if sweep.search == "grid" and sweep.num_trials:
-        yield ConfigIssue(("num_trials",), "a grid tries every combination once; remove it")
-    if sweep.search != "grid" and not sweep.num_trials:
-        yield ConfigIssue(("num_trials",), f"missing, search: {sweep.search} needs it")
+    if is_grid == bool(sweep.num_trials):
+        message = "a grid tries every combination once; remove it" if is_grid else "missing"
+        yield ConfigIssue(("num_trials",), message)
     for name, p in sweep.parameters.items():
         if name in SET_BY_SWEEP:
             yield ConfigIssue(("parameters", name), "the same for all trials; remove it")
-        if sweep.search == "grid" and not (p.values or p.step or p.is_whole):
+        if is_grid and not (p.values or p.step or p.is_whole):
             yield ConfigIssue(("parameters", name), "a grid needs a step, or values")

@@ -1,6 +1,5 @@
 """Run the trials of a sweep one after another, each in a run of its own, and rank them."""
 
-import io
 import logging
 import math
 import re
@@ -13,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 from base import BaseTrainer, Callback
 from base.checkpoint.files import make_folder, write_atomic
 from base.config.schema import Config
+from base.data.sample_rng import derive_seed
 from base.errors import DivergedError, StoppedError, UsageError, UserError, WriteError
 from base.runtime.device import select_device
 from logger import RunDirectory
+from logger.plots.figures import save_figure
 from logger.run_directory import check_run_id, new_run_id
 from trainer.assembly import build_trainer
 from trainer.resume import continue_run, find_config
 from trainer.run import run_training
 from trainer.sweep.search import Sweep, load_sweep
-from trainer.sweep.study import is_left, make_sampler, open_study, retry, retry_lost
+from trainer.sweep.study import is_left, open_study, retry, retry_lost
 
 if TYPE_CHECKING:
-    import pandas as pd
     from optuna import Study, Trial
 
 log = logging.getLogger("train")
@@ -38,7 +38,7 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
 
     Raises:
         ConfigError: the sweep or a config it leads to is wrong; nothing was created.
-        UsageError: Optuna is not installed.
+        UsageError: Optuna is not installed, or the sweep of that id is another.
         UserError: the first trial met something else than a loss that is not finite.
         StoppedError: a signal came; the trial has saved and can be continued.
         WriteError: the disk is full or cannot be written.
@@ -49,12 +49,13 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
         raise UsageError("a sweep needs Optuna: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", module="optuna")  # it rounds `high` to a whole step
     plan = load_sweep(find_config(sweep), find_config(config), overrides)
     first = plan.trial_config({})
     name = run_id or new_run_id()
     check_run_id(f"{name}-00000")
     folder = Path(first.trainer.save_dir) / first.name / f"{name}-sweep"
-    study = open_study(plan, f"{first.name}/{name}", folder, first)
+    study = open_study(plan, f"{first.name}/{name}", folder, num_epochs=first.trainer.epochs)
     make_folder(folder)
     log.info("%s: to continue or to join: the same with --run-id %s", folder, name)
     objective = partial(run_trial, sweep=plan, runs=folder.with_name(name))
@@ -65,13 +66,16 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
     except StoppedError as error:
         message = f"the sweep was stopped; continue with the same and --run-id {name}"
         raise StoppedError(message, exit_code=error.exit_code) from error
-    announce(study, plan, folder)
+    write_results(study, plan, folder, is_last=True)
 
 
 def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
     """Train with a trial's values, and return the best value of the metric, NaN if it failed."""
-    study = trial.study
-    study.sampler = make_sampler(sweep, trial.number)
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = derive_seed(sweep.seed, trial.number) % 2**32  # the same in any process
+    is_tpe, study = sweep.search == "tpe", trial.study
+    study.sampler = TPESampler(seed=seed, constant_liar=True) if is_tpe else RandomSampler(seed)
     values = {name: parameter.suggest(trial, name) for name, parameter in sweep.parameters.items()}
     trial.set_user_attr("run", trial.user_attrs.get("run", f"{runs}-{trial.number:03d}"))
     run = RunDirectory(Path(trial.user_attrs["run"]))
@@ -81,7 +85,7 @@ def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
         if summary["best"] is None:
             raise UserError(f"no value of {sweep.metric}")
     except (StoppedError, WriteError, KeyboardInterrupt):
-        retry(study, study.get_trials()[trial.number])
+        retry(study, trial)
         raise
     except UserError as error:
         trial.set_user_attr("error", str(error).splitlines()[-1])
@@ -121,8 +125,8 @@ class ReportToTrial(Callback):
 # --- results ------------------------------------------------------------------------------------
 
 
-def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
-    """Write leaderboard.csv and, of the best trial, best.yaml; return the leaderboard.
+def write_results(study: "Study", sweep: Sweep, folder: Path, *, is_last: bool = False) -> None:
+    """Write leaderboard.csv and, of the best trial, best.yaml; at last draw and announce them.
 
     Raises:
         WriteError: the disk is full or cannot be written.
@@ -132,27 +136,20 @@ def write_results(study: "Study", sweep: Sweep, folder: Path) -> "pd.DataFrame":
     table = table.rename(columns=lambda name: re.sub("^(params|user_attrs)_", "", name))
     table = table.sort_values(["state", "value"], ascending=[True, sweep.metric[:3] == "min"])
     write_atomic(folder / "leaderboard.csv", table.to_csv(index=False))
-    if "COMPLETE" in table["state"].values:
-        best, file = study.best_trial, folder / "best.yaml"
-        attributes = best.user_attrs
-        score = f"{sweep.metric}: {best.value:.6g} at epoch {attributes['epoch']}"
-        text = f"# python train.py -c {file}\n# {score} of {attributes['run']}\n"
-        write_atomic(file, text + sweep.trial_config(best.params).to_yaml())
-    return table
-
-
-def announce(study: "Study", sweep: Sweep, folder: Path) -> None:
-    """Draw the trials, and say what a sweep has found, where it lies and what to do next."""
-    table = write_results(study, sweep, folder)
-    best = table[table["state"] == "COMPLETE"].head(5)
-    if not best.empty:
+    ranked = table[table["state"] == "COMPLETE"]
+    if not ranked.empty:
+        best, file = ranked.iloc[0], folder / "best.yaml"
+        text = f"# python train.py -c {file}\n# {sweep.metric}: {best.value:.6g} of {best.run}\n"
+        write_atomic(file, text + sweep.trial_config(study.trials[best.number].params).to_yaml())
+    if is_last and not ranked.empty:
         plot_trials(study, sweep.metric, folder / "leaderboard.png")
-        shown = best[["number", "value", "epoch", *sweep.parameters, "run"]]
+        shown = ranked[["number", "value", "epoch", *sweep.parameters, "run"]].head(5)
         shown = shown.to_string(float_format="{:.4g}".format, index=False)
         log.info("the best of %d trials by %s:\n%s", len(table), sweep.metric, shown)
-        log.info("next: python test.py -r %s", best.iloc[0].run)
-        log.info("      python train.py -c %s", folder / "best.yaml")
-    log.info("all of them: %s", folder / "leaderboard.csv")
+        log.info("next: python test.py -r %s", best.run)
+        log.info("      python train.py -c %s", file)
+    if is_last:
+        log.info("all of them: %s", folder / "leaderboard.csv")
 
 
 def plot_trials(study: "Study", metric: str, path: Path) -> None:
@@ -167,8 +164,5 @@ def plot_trials(study: "Study", metric: str, path: Path) -> None:
         figure.set_size_inches(3.5 * len(panels) + 1, 4)
         for axes in panels:  # else labels overlap
             axes.tick_params(axis="x", which="both", rotation=90, labelsize=8)
-            axes.set_xlabel(axes.get_xlabel(), fontsize=9)
-        picture = io.BytesIO()
-        figure.savefig(picture, dpi=120, bbox_inches="tight")
+        save_figure(figure, path)
         plt.close(figure)
-    write_atomic(path, picture.getvalue())
