@@ -23,7 +23,7 @@ from base.runtime.device import tensors_of
 from trainer.assembly import load_for_evaluation
 from trainer.evaluation import class_names
 from trainer.parts import build_model
-from trainer.predict.examples import evaluated_model, example_batch, example_data
+from trainer.predict.examples import evaluated_model, example_data
 from trainer.run import folder_beside
 
 log = logging.getLogger("train")
@@ -50,7 +50,8 @@ def export_model(
         raise UsageError("onnx needs two packages more: pip install onnx onnxscript")
     trainer = load_for_evaluation(config, state, torch.device("cpu"), build_loader=example_data)
     model, loader = evaluated_model(trainer), trainer.valid_data_loader
-    several, single = (example_batch(loader, count)[0] for count in (EXAMPLES, 1))
+    positions = np.arange(EXAMPLES) % loader.num_samples
+    several, single = loader.inputs_at(positions), loader.inputs_at(positions[:1])
     if kind == "safetensors":
         shapes = [list(tensor.shape[1:]) for tensor in tensors_of(single)]
         metadata = {"classes": json.dumps(class_names(loader)), "input_shapes": json.dumps(shapes)}

@@ -1,15 +1,13 @@
-"""A trained model to call, and samples of the kind that it takes."""
+"""A trained model to call, and data of the kind that it takes."""
 
 import logging
-from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from base import BaseDataLoader
 from base.config.schema import Config
-from base.errors import ConfigError, DataError, UsageError
+from base.errors import ConfigError, DataError
 from trainer.data import Fitted, build_data, build_test_data, build_transforms
 from trainer.trainer import Trainer
 
@@ -37,19 +35,3 @@ def example_data(config: Config, device: torch.device, fitted: Fitted = None) ->
     loader = valid_loader or loader
     loader.dataset.set_transforms(build_transforms(config, "test"))
     return loader
-
-
-def example_batch(loader: BaseDataLoader, count: int) -> tuple[Any, Any]:
-    """Return the input, a tensor or a nest of them, and the target of the first samples.
-
-    There may be fewer than `count` samples; the target is None where a batch holds something else.
-
-    Raises:
-        UsageError: nothing says what of a batch is the model's input.
-    """
-    positions = np.arange(count) % loader.num_samples
-    batch = loader.batch_at(positions)
-    if not isinstance(batch, (tuple, list)):
-        name = type(batch).__name__
-        raise UsageError(f"the model's input must come first of a batch; these are of type {name}")
-    return batch[0], batch[1] if len(batch) == 2 else None

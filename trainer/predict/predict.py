@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -18,8 +19,9 @@ from base.data.batch_dataset import BatchDataset
 from base.errors import DataError, UsageError
 from base.runtime.device import select_device
 from trainer.assembly import load_for_evaluation
+from trainer.batches import input_and_target
 from trainer.evaluation import class_names, class_shares
-from trainer.predict.examples import evaluated_model, example_batch, example_data
+from trainer.predict.examples import evaluated_model, example_data
 from trainer.run import folder_beside
 from trainer.trainer import Trainer
 
@@ -45,14 +47,17 @@ def predict_files(
         UsageError: the run's dataset cannot read such files, or the model has other outputs.
         WriteError: the disk is full or the place cannot be written.
     """
-    import pandas as pd
-
     if not source.exists():
         raise DataError(f"{source}: no such file or folder")
     device = select_device(config.device)
     trainer = load_for_evaluation(config, state, device, build_loader=example_data)
     known = trainer.valid_data_loader
-    samples, transforms = samples_at(source, known)
+    transforms = known.dataset.batch_transforms
+    if hasattr(known.dataset.dataset, "for_prediction"):
+        samples = known.dataset.dataset.for_prediction(source)
+        transforms = [*known.dataset.sample_transforms, *transforms]
+    else:
+        samples = ImageFiles(source, known.dataset, known.inputs_at(np.arange(1)).shape[1:])
     if len(samples) == 0:
         raise DataError(f"{source}: has no samples")
     loader = BaseDataLoader(
@@ -62,12 +67,11 @@ def predict_files(
     loader.prepare(transforms, in_memory=False, device=device, training=False)
     found = predictions(trainer, loader)
     rows = sample_columns(source, len(samples), is_named="path" in found)
-    if taken := [name for name in found.columns if name in rows.columns]:
-        raise DataError(f"{source}: has a column {taken[0]!r}, as predictions have; rename it")
     name = f"{source.resolve().name.removesuffix('.csv')}.csv"
     output = output or folder_beside(path, "predictions") / name
     make_folder(output.parent)
-    write_atomic(output, pd.concat([rows, found], axis=1).to_csv(index=False))
+    rows = rows.merge(found, left_index=True, right_index=True, suffixes=("_given", ""))
+    write_atomic(output, rows.to_csv(index=False))
     log.info("%d predictions: %s", len(found), output)
     return output
 
@@ -77,24 +81,23 @@ def predictions(trainer: Trainer, loader: BaseDataLoader) -> "pd.DataFrame":
     import pandas as pd
 
     model, known = evaluated_model(trainer), trainer.valid_data_loader
-    _, target = example_batch(known, 1)
+    _, target = input_and_target(known.batch_at(np.arange(1)))
     has_classes = isinstance(target, Tensor) and target.ndim == 1 and target.dtype == torch.int64
     tables = []
-    with torch.no_grad():
-        for batch in tqdm(loader, "predicting", leave=False, disable=None):
-            if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-                raise UsageError("for_prediction(path) must give (input, name) each")
-            with trainer.autocast():
-                output = model(trainer.on_device(batch[0]))
-            if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
-                found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise UsageError(f"expected a model of outputs (B,) or (B, K), not {found}")
-            columns = number_columns(output)
-            if has_classes and output.ndim == 2 and output.shape[1] > 1:
-                columns = class_columns(output, class_names(known, output.shape[1]))
-            if isinstance(batch[1], (tuple, list)) and isinstance(batch[1][0], str):
-                columns = {"path": batch[1]} | columns
-            tables.append(pd.DataFrame(columns))
+    for batch in tqdm(loader, "predicting", leave=False, disable=None):
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+            raise UsageError("for_prediction(path) must give (input, name) each")
+        with torch.no_grad(), trainer.autocast():
+            output = model(trainer.on_device(batch[0]))
+        if not (isinstance(output, Tensor) and output.ndim in (1, 2)):
+            found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UsageError(f"expected a model of outputs (B,) or (B, K), not {found}")
+        columns = number_columns(output)
+        if has_classes and output.ndim == 2 and output.shape[1] > 1:
+            columns = class_columns(output, class_names(known, output.shape[1]))
+        if isinstance(batch[1], (tuple, list)) and isinstance(batch[1][0], str):
+            columns = {"path": batch[1]} | columns
+        tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -121,44 +124,28 @@ def sample_columns(source: Path, count: int, *, is_named: bool) -> "pd.DataFrame
     """Return what stands before predictions: a table's cells as written, else numbers, or names."""
     import pandas as pd
 
-    table = None
+    table = pd.DataFrame()
     if source.suffix == ".csv":
         table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     elif source.suffix in (".parquet", ".pq"):
         table = pd.read_parquet(source).reset_index(drop=True)
-    if table is not None and len(table) == count:
+    if len(table) == count:
         return table
-    return pd.DataFrame({} if is_named else {"sample": range(count)})
-
-
-# --- what is read -------------------------------------------------------------------------------
-
-
-def samples_at(source: Path, loader: BaseDataLoader) -> tuple[Any, list[Any]]:
-    """Return the samples of a file or folder, and the transforms that are still to be applied.
-
-    The dataset reads them itself if it has a method `for_prediction(path)`, else they are images.
-
-    Raises:
-        UsageError: the dataset has no such method, and its samples are no images.
-    """
-    known, dataset = loader.dataset, loader.dataset.dataset
-    if hasattr(dataset, "for_prediction"):
-        samples = dataset.for_prediction(source)
-        return samples, [*known.sample_transforms, *known.batch_transforms]
-    example, _ = example_batch(loader, 1)
-    return ImageFiles(source, dataset, known, example), known.batch_transforms
+    return pd.DataFrame({} if is_named else {"sample": range(count)}, index=range(count))
 
 
 class ImageFiles(Dataset):
     """Images of a file or of a folder and those below it, as (input, path).
 
-    They are given as `dataset` gives its own: a PIL image of the same mode, or a tensor (C, H, W)
-    of as many channels, 0 to 255 as uint8 and 0 to 1 as floats; then through the transforms of the
-    dataset and of `known`, after which they must be of the shape of `example` (1, ...).
+    They are given as the dataset of `known` gives its own: a PIL image of the same mode, or a
+    tensor (C, H, W) of as many channels, 0 to 255 as uint8 and 0 to 1 as floats; then through the
+    transforms of the dataset and of `known`, after which they must be of a `shape`.
+
+    Raises:
+        UsageError: the dataset gives no images, or nothing says what their values mean.
     """
 
-    def __init__(self, source: Path, dataset: Dataset, known: BatchDataset, example: Any) -> None:
+    def __init__(self, source: Path, known: BatchDataset, shape: Sequence[int]) -> None:
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
         self.paths = [source]
@@ -167,61 +154,50 @@ class ImageFiles(Dataset):
             self.paths = [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
             if not self.paths:
                 raise DataError(f"{source}: no image below it, of {' '.join(IMG_EXTENSIONS)}")
-        plain = copy.copy(dataset)
-        own = getattr(dataset, "transform", None)
-        for name in ("transform", "transforms"):
-            if hasattr(plain, name):
-                setattr(plain, name, None)
-        self.mode, self.dtype = _image_kind(plain[0][0], type(dataset).__name__)
-        self.transforms = [*([own] if own is not None else []), *known.sample_transforms]
-        self.shape = tuple(example.shape[1:])
+        plain = copy.copy(known.dataset)
+        own = getattr(plain, "transform", None)
+        plain.transform = plain.transforms = None
+        self.mode, self.dtype = _image_kind(plain[0][0], type(plain).__name__)
+        self.transforms = [*filter(None, [own]), *known.sample_transforms]
+        self.shape = tuple(shape)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Any, str]:
         from PIL import Image
-        from torchvision.transforms.v2.functional import pil_to_tensor
+        from torchvision.transforms.v2.functional import pil_to_tensor, to_dtype
 
         path = self.paths[index]
         try:
             with Image.open(path) as file:
-                size, image = file.size, file.convert(self.mode)
+                image = file.convert(self.mode)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: not an image that can be read: {error}") from error
         if self.dtype is not None:
-            image = pil_to_tensor(image)
-            image = image.to(self.dtype) / 255 if self.dtype.is_floating_point else image
+            image = to_dtype(pil_to_tensor(image), self.dtype, scale=True)
         for transform in self.transforms:
             image = transform(image)
         if tuple(image.shape) != self.shape:
             raise DataError(
-                f"{path}: {size[0]} x {size[1]} pixels become an input of {list(image.shape)}, the "
-                f"run's are {list(self.shape)}; bring the image to that size, or put a Resize into "
+                f"{path}: becomes an input of {list(image.shape)}, the run's are "
+                f"{list(self.shape)}; bring the image to that size, or put a Resize into "
                 "test_dataset.transform or dataset.valid_transform"
             )
         return image, str(path)
 
 
 def _image_kind(image: Any, name: str) -> tuple[str, torch.dtype | None]:
-    """Return the mode to read images in, and the dtype of their tensors, None for PIL images.
-
-    Raises:
-        UsageError: it is no image, or nothing says what its values mean.
-    """
+    """Return the mode to read images in, and the dtype of their tensors, None for PIL images."""
     from PIL.Image import Image
 
     if isinstance(image, Image):
         return image.mode, None
-    is_image = isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] in MODES
-    is_known = is_image and (
-        image.dtype == torch.uint8
-        or (image.is_floating_point() and image.min() >= 0 and image.max() <= 1)
+    if isinstance(image, Tensor) and image.ndim == 3 and len(image) in MODES:
+        is_share = image.is_floating_point() and 0 <= image.min() <= image.max() <= 1
+        if is_share or image.dtype == torch.uint8:
+            return MODES[len(image)], image.dtype
+    raise UsageError(
+        f"{name} gives no PIL images and no tensors (C, H, W) of bytes or of 0 to 1; to read files "
+        "write it a method for_prediction(path) that returns the samples there, (input, name) each"
     )
-    if not is_known:
-        raise UsageError(
-            f"{name} gives no PIL images and no tensors (C, H, W) of bytes or of 0 to 1, so files "
-            "cannot be read as it does it; write it a method for_prediction(path) that returns the "
-            "samples, (input, name) each, that lie there"
-        )
-    return MODES[image.shape[0]], image.dtype

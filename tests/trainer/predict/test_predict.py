@@ -183,7 +183,7 @@ def empty(folder):
     ("change", "message"),
     [
         (damaged, "05.png: not an image that can be read"),
-        (of_another_size, "zz.png: 9 x 7 pixels become an input of [1, 7, 9], the run's are [1, 6"),
+        (of_another_size, "zz.png: becomes an input of [1, 7, 9], the run's are [1, 6"),
         (empty, "no image below it"),
         (lambda folder: folder / "none", "none: no such file or folder"),
     ],
@@ -195,13 +195,13 @@ def test_what_cannot_be_read_is_named_and_nothing_is_written(run, files, change,
     assert not (run / "predictions").exists()
 
 
-def test_a_column_named_as_predictions_are_is_refused(train, tmp_path):
+def test_a_column_named_as_predictions_are_is_kept_under_another_name(train, tmp_path):
     path = train("text.yaml")
     table = pd.read_csv("data/text/test.csv")
     table.assign(prediction=1).to_csv(tmp_path / "new.csv", index=False)
-    result = predict(path, tmp_path / "new.csv")
-    assert result.exit_code == 3
-    assert "has a column 'prediction', as predictions have; rename it" in result.output
+    rows = predicted(path, tmp_path / "new.csv")
+    assert {row["prediction_given"] for row in rows} == {"1"}
+    assert {row["prediction"] for row in rows} <= {"bad", "good"}
 
 
 # --- datasets of one's own, and torchvision's -----------------------------------------------------
@@ -252,19 +252,20 @@ def test_a_transform_inside_a_dataset_is_applied_once(tmp_path, write_small_mnis
     image = Image.fromarray(np.asarray(dataset.data[7]))
     image.convert("RGB").save(tmp_path / "seven.png")
     known = BatchDataset(dataset, torch.arange(2), seed=0, collate_fn=list)
-    files = ImageFiles(tmp_path / "seven.png", dataset, known, dataset[0][0][None])
+    files = ImageFiles(tmp_path / "seven.png", known, dataset[0][0].shape)
     assert torch.equal(files[0][0], dataset[7][0])
 
 
 def test_values_of_an_unknown_scale_are_refused(tmp_path):
     dataset = TensorDataset(torch.full((2, 1, 8, 8), -0.5), torch.zeros(2))
+    known = BatchDataset(dataset, torch.arange(2), seed=0, collate_fn=list)
     with pytest.raises(UsageError, match="TensorDataset gives no PIL images and no tensors"):
-        ImageFiles(tmp_path / "a.png", dataset, None, None)
+        ImageFiles(tmp_path / "a.png", known, (1, 8, 8))
 
 
 def test_an_empty_folder_names_what_was_looked_for(tmp_path):
     with pytest.raises(DataError, match=r"no image below it, of \.jpg"):
-        ImageFiles(tmp_path, None, None, None)
+        ImageFiles(tmp_path, None, ())
 
 
 # --- columns --------------------------------------------------------------------------------------
