@@ -56,17 +56,14 @@ def export_model(
         shapes = [list(tensor.shape[1:]) for tensor in tensors_of(single)]
         metadata = {"classes": json.dumps(class_names(loader)), "input_shapes": json.dumps(shapes)}
         content, run = as_weights(model, config, {"config": state["config"], **metadata})
-        batches = [several, single]
     else:
         varies = loader.dataset.collate_fn is not default_collate
         with _quiet():
-            content, run, batches = convert(model, kind, several, single, varies=varies)
-    greatest = max(difference(model, run, batch) for batch in batches)
+            content, run = convert(model, kind, several, single, varies=varies)
+    greatest = max(difference(model, run, batch) for batch in (several, single))
     output = output or folder_beside(path, "export") / f"model{SUFFIXES[kind]}"
     make_folder(output.parent)
     write_atomic(output, content)
-    if len(batches) == 1:
-        log.warning("%s takes one sample at a time: the model fixes the batch size", output)
     log.info("outputs differ from the model's by %.2g at most (allowed: %s)", greatest, ALLOWED)
     log.info("%s", output)
     return output
@@ -74,39 +71,29 @@ def export_model(
 
 def convert(
     model: nn.Module, kind: str, several: Any, single: Any, *, varies: bool
-) -> tuple[bytes, Callable, list[Any]]:
-    """Return the file of a traced model, what runs it, and the batches that it takes.
+) -> tuple[bytes, Callable]:
+    """Return the file of a model traced for batches of any size, and what runs it.
 
-    They are of any size, or of one sample where the model cannot be traced for more; other
-    dimensions may be of any size where the data's vary.
+    Other dimensions may be of any size where the data's vary.
 
     Raises:
         UsageError: the model cannot be traced, or the format has no such operation.
     """
-    write = as_onnx if kind == "onnx" else as_program
-    for traced, batches in ((several, [several, single]), (single, [single])):
-        try:
-            content, run = write(trace(model, traced, varies=varies))
-            run(single)
-        except Exception as error:  # tracing runs the user's own code, and fails in many ways
-            cause = error
-        else:
-            return content, run, batches
-    text = " ".join(str(cause.__cause__ or cause).split(". ")[0].split())
-    raise UsageError(
-        f"{type(model).__name__} cannot be exported as {kind}: {type(cause).__name__}: {text}. "
-        "Where forward() decides by the values of tensors, torch.where may do instead of an if; "
-        "--format safetensors writes the weights alone"
-    ) from cause
-
-
-def trace(model: nn.Module, inputs: Any, *, varies: bool) -> ExportedProgram:
-    """Return the model's program for batches of any size, or for one sample if that is given."""
     shapes, other = ShapesCollection(), Dim.AUTO if varies else Dim.STATIC
-    for tensor in tensors_of(inputs):
-        batch = Dim.STATIC if len(tensor) == 1 else Dim.DYNAMIC
-        shapes[tensor] = {0: batch} | dict.fromkeys(range(1, tensor.ndim), other)
-    return torch.export.export(model, (inputs,), dynamic_shapes=shapes)
+    for tensor in tensors_of(several):
+        shapes[tensor] = {0: Dim.DYNAMIC} | dict.fromkeys(range(1, tensor.ndim), other)
+    try:
+        program = torch.export.export(model, (several,), dynamic_shapes=shapes)
+        content, run = as_onnx(program) if kind == "onnx" else as_program(program)
+        run(single)
+    except Exception as error:  # tracing runs the user's own code, and fails in many ways
+        text = " ".join(str(error.__cause__ or error).split(". ")[0].split())
+        raise UsageError(
+            f"{type(model).__name__} cannot be exported as {kind}: {type(error).__name__}: {text}. "
+            "Where forward() decides by values, torch.where may do instead of an if; --format "
+            "safetensors writes the weights alone"
+        ) from error
+    return content, run
 
 
 # --- formats: what is written, and what runs it when it is loaded again ---------------------------
@@ -164,15 +151,12 @@ def difference(model: Callable, exported: Callable, inputs: Any) -> float:
         UsageError: it is more than is allowed, or the shapes differ.
     """
     with torch.no_grad():
-        wanted, found = (
-            [tensor.double().numpy() for tensor in tensors_of(run(inputs))]
-            for run in (model, exported)
-        )
-    if [array.shape for array in wanted] != [array.shape for array in found]:
+        wanted, found = ([*tensors_of(run(inputs))] for run in (model, exported))
+    if [tensor.shape for tensor in wanted] != [tensor.shape for tensor in found]:
         raise UsageError("the exported model's outputs have other shapes than the model's")
-    pairs = list(zip(found, wanted, strict=True))
-    greatest = max(float(np.abs(a - b).max()) for a, b in pairs)
-    if not all(np.allclose(a, b, rtol=RTOL, atol=ATOL) for a, b in pairs):
+    pairs = [(a.double(), b.double()) for a, b in zip(found, wanted, strict=True)]
+    greatest = max(float((a - b).abs().max()) for a, b in pairs)
+    if not all(torch.allclose(a, b, rtol=RTOL, atol=ATOL) for a, b in pairs):
         raise UsageError(
             f"the exported model's outputs differ from the model's by up to {greatest:.2g}, "
             f"allowed are {ALLOWED}; does the model draw at random in eval mode?"
@@ -184,10 +168,10 @@ def difference(model: Callable, exported: Callable, inputs: Any) -> float:
 def _quiet() -> Iterator[None]:
     """Keep off the console what exporters tell their own developers."""
     before, nowhere = logging.root.manager.disable, io.StringIO()
+    warn = warnings.catch_warnings(action="ignore")
     logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
-            warnings.simplefilter("ignore")
+        with redirect_stdout(nowhere), redirect_stderr(nowhere), warn:
             yield
     finally:
         logging.disable(before)

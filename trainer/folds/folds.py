@@ -12,7 +12,6 @@ from base.config.schema import Config
 from base.errors import UsageError
 from base.registry.arguments import items
 from base.runtime.device import select_device
-from logger import RunDirectory
 from logger.console import NOT_RESULTS
 from logger.run_directory import check_run_id, new_run_id
 from trainer.assembly import build_trainer
@@ -32,15 +31,15 @@ def train_folds(path: Path, num_folds: int, run_id: str | None, overrides: Seque
         UsageError: the data cannot be cut into so many folds.
     """
     config = load_config(find_config(path), overrides)
-    key = split_key(config)
-    name = run_id or new_run_id()
-    check_run_id(fold_id(name, num_folds, num_folds))
+    key, name = split_key(config), run_id or new_run_id()
+    ids = [f"{name}-fold{fold}of{num_folds}" for fold in range(1, num_folds + 1)]
+    check_run_id(ids[-1])
     print(f"{num_folds} folds; to continue after a stop: the same with --run-id {name}")
     rows = []
-    for fold in range(1, num_folds + 1):
+    for fold, fold_id in enumerate(ids, start=1):
         changes = [*overrides, f"{key}={fold}/{num_folds}"]
-        of_fold, resume_point = start_from_config(path, changes, fold_id(name, fold, num_folds))
-        rows.append(result_row(train_fold(of_fold, resume_point), resume_point.run))
+        of_fold, resume_point = start_from_config(path, changes, fold_id)
+        rows.append(result_row(train_fold(of_fold, resume_point)))
         resume_point.run.release()
     table = fold_table(rows)
     file = Path(config.trainer.save_dir) / config.name / f"{name}-folds.csv"
@@ -62,26 +61,16 @@ def split_key(config: Config) -> str:
     Raises:
         UsageError: its validation data is not split off by the loader's `validation_split`.
     """
-    section, loader = config.data_loader, loader_parameters(config)
-    found = ""
-    if config.valid_dataset is not None:
-        found = "the config has a valid_dataset"
-    elif "validation_split" not in loader.by_name:
-        found = f"{section.type} takes none"
-    elif loader.target.split_validation is not BaseDataLoader.split_validation:
-        found = f"{section.type} splits in a way of its own"
-    if found:
-        raise UsageError(f"folds need data that a validation_split is taken from, but {found}")
-    places = {loader.argument_name(key): key for key, _ in items(section.args)}
+    loader = loader_parameters(config)
+    is_stock = getattr(loader.target, "split_validation", None) is BaseDataLoader.split_validation
+    if config.valid_dataset or not is_stock or "validation_split" not in loader.by_name:
+        found = "a valid_dataset" if config.valid_dataset else config.data_loader.type
+        raise UsageError(f"folds need data that a validation_split is taken from, found {found}")
+    places = {loader.argument_name(key): key for key, _ in items(config.data_loader.args)}
     return f"data_loader.args.{places.get('validation_split', 'validation_split')}"
 
 
-def fold_id(name: str, fold: int, num_folds: int) -> str:
-    """Return the id of a fold's run."""
-    return f"{name}-fold{fold}of{num_folds}"
-
-
-def result_row(summary: Mapping[str, Any], run: RunDirectory) -> dict[str, float]:
+def result_row(summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the results of a run's best epoch, or of its last where no monitor says which."""
     row = summary["best"] or summary["last"]
     return {key: row[key] for key in row if key == "epoch" or key not in NOT_RESULTS}

@@ -12,9 +12,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from base.config.check import load_config
+from base.errors import UsageError
 from base.registry import MODELS
 from trainer.export.__main__ import app
-from trainer.export.export import as_weights, convert, difference, trace
+from trainer.export.export import as_weights, convert, difference
 from trainer.parts import build_model
 from trainer.resume import find_trained
 
@@ -133,13 +134,9 @@ class Rows(nn.Module):
         return torch.stack([row * 2 for row in x])
 
 
-def test_a_model_without_a_free_batch_size_takes_one_sample():
-    several, single = torch.rand(4, 3), torch.rand(1, 3)
-    _, exported, batches = convert(Rows(), "torch_export", several, single, varies=False)
-    assert len(batches) == 1
-    assert torch.equal(exported(single), single * 2)
-    with pytest.raises(Exception, match="size"):
-        exported(several)
+def test_a_model_that_fixes_the_batch_size_is_refused():
+    with pytest.raises(UsageError, match="Rows cannot be exported as torch_export: "):
+        convert(Rows(), "torch_export", torch.rand(4, 3), torch.rand(1, 3), varies=False)
 
 
 class Pair(nn.Module):
@@ -149,14 +146,14 @@ class Pair(nn.Module):
 
 def test_a_model_may_take_and_give_nests_of_tensors():
     several, single = ({"a": torch.rand(n, 3), "b": [torch.rand(n, 3)]} for n in (4, 1))
-    _, exported, batches = convert(Pair(), "torch_export", several, single, varies=False)
-    assert len(batches) == 2
+    _, exported = convert(Pair(), "torch_export", several, single, varies=False)
     assert difference(Pair(), exported, single) == 0
 
 
 def test_dimensions_that_vary_in_the_data_stay_free():
-    program = trace(nn.Embedding(9, 2), torch.ones(4, 5, dtype=torch.long), varies=True)
-    assert program.module()(torch.ones(3, 8, dtype=torch.long)).shape == (3, 8, 2)
+    words = torch.ones(4, 5, dtype=torch.long)
+    _, exported = convert(nn.Embedding(9, 2), "torch_export", words, words[:1], varies=True)
+    assert exported(torch.ones(3, 8, dtype=torch.long)).shape == (3, 8, 2)
 
 
 def test_a_difference_is_refused():

@@ -108,7 +108,7 @@ def test_without_an_id_the_runs_are_named_after_the_time(cross_validate, tmp_pat
     [
         (["--folds", "1"], "Invalid value for '--folds'"),
         (["--folds", "45"], "44 samples cannot be cut into 45 folds"),
-        (["--folds", "2", "valid_dataset=Blobs"], "but the config has a valid_dataset"),
+        (["--folds", "2", "valid_dataset=Blobs"], "found a valid_dataset"),
         (["--folds", "2", "--run-id", "../x"], "run id '../x-fold2of2': expected"),
         (["--folds", "2", "trainer.epochz=1"], "unknown key (did you mean 'epochs'?)"),
     ],
