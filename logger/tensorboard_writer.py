@@ -51,7 +51,8 @@ class TensorBoardWriter(BaseWriter):
         self.train_events.add_text("config", f"```yaml\n{text}\n```", 0)
 
     def log_model(self, model: "nn.Module", inputs: Any) -> None:
-        self._add_images(inputs)
+        if getattr(inputs, "ndim", 0) == 4 and inputs.shape[1] in (1, 3):
+            self.train_events.add_images("inputs", scale_images(inputs[:MAX_IMAGES]), 0)
         self._add_graph(model, inputs)
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
@@ -84,15 +85,6 @@ class TensorBoardWriter(BaseWriter):
         self.train_events.close()
         self.valid_events.close()
 
-    def _add_images(self, inputs: Any) -> None:
-        """Show up to 32 images (B, C, H, W), C 1 or 3, each scaled to its own range."""
-        if getattr(inputs, "ndim", 0) != 4 or inputs.shape[1] not in (1, 3):
-            return
-        images: Tensor = inputs[:MAX_IMAGES].detach().float().cpu().nan_to_num(0, 0, 0)
-        images -= images.amin((1, 2, 3), keepdim=True)
-        images /= images.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-        self.train_events.add_images("inputs", images, 0)
-
     def _add_graph(self, model: "nn.Module", inputs: Any) -> None:
         """Show the graph of `model` as traced, or log why it cannot be."""
         import torch
@@ -108,7 +100,7 @@ class TensorBoardWriter(BaseWriter):
             ):
                 self.train_events.add_graph(model, inputs, use_strict_trace=False)
         except Exception as error:  # tracing runs the user's forward: anything can come out
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = str(error).strip().partition("\n")[0]
             log.warning("TensorBoard shows no graph of this model: %s", reason)
         finally:
             set_rng_state(generators, device)
@@ -125,14 +117,11 @@ def _add_scalars(events: Any, values: Mapping[str, float], step: int) -> None:
     events.flush()
 
 
-def add_png(events: Any, tag: str, png: bytes, step: int | None = None) -> None:
-    """Show the content of a PNG file among the images of a SummaryWriter."""
-    from PIL import Image
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    width, height = Image.open(io.BytesIO(png)).size
-    image = Summary.Image(width=width, height=height, encoded_image_string=png)
-    events.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+def scale_images(images: "Tensor") -> "Tensor":
+    """Return images (B, C, H, W) on the CPU, each over its own range within 0..1."""
+    images = images.detach().float().cpu().nan_to_num(0, 0, 0)
+    images -= images.amin((1, 2, 3), keepdim=True)
+    return images / images.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
 
 
 def flatten(node: Any, prefix: str = "") -> dict[str, bool | int | float | str]:

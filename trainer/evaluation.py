@@ -1,8 +1,5 @@
 """Evaluate a trained model: metrics, and the prediction of each sample."""
 
-import csv
-import io
-import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -99,12 +96,10 @@ def evaluate(trainer: Trainer, folder: Path, logger: RunLogger) -> dict[str, flo
 
 
 def _to_csv(columns: Mapping[str, Tensor]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", *columns])
-    cells = [values.numpy().astype(str) for values in columns.values()]  # floats read back exactly
-    writer.writerows(zip(itertools.count(), *cells))
-    return text.getvalue()
+    """Return a row for each sample, whose floats read back exactly."""
+    cells = [values.numpy().astype(str) for values in columns.values()]
+    rows = [f"{index},{','.join(row)}" for index, row in enumerate(zip(*cells, strict=True))]
+    return "\n".join([",".join(["index", *columns]), *rows, ""])
 
 
 def class_names(loader: BaseDataLoader, count: int = 0) -> list[str]:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from base.checkpoint.files import write_atomic
+from logger.tensorboard_writer import scale_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
+    from torch.utils.tensorboard import SummaryWriter
 
 TRAIN, VALID = "#2f6fb0", "#e0742b"  # told apart with any colour vision, and in grey
 INK, FAINT = "#333333", "#dddddd"
@@ -53,13 +56,15 @@ def draw_confusion_matrix(matrix: Any, labels: Sequence[str], *, dpi: int = DPI)
 
 
 def draw_image_sheet(
-    images: Any, titles: Sequence[str], *, columns: int = 8, dpi: int = DPI
+    images: "Tensor", titles: Sequence[str], *, columns: int = 8, dpi: int = DPI
 ) -> bytes:
     """Return a PNG of images (N, C, H, W), each scaled to its own range, under their titles.
 
     One channel is shown in grey, three in colour, any other number by their mean.
     """
-    pixels = scale_for_viewing(images)
+    if images.shape[1] != 3:
+        images = images.float().mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    pixels = scale_images(images).permute(0, 2, 3, 1).numpy()
     num_columns = max(min(columns, len(pixels)), 1)
     num_rows = max(math.ceil(len(pixels) / num_columns), 1)
     height = 1.25 * pixels.shape[1] / pixels.shape[2] + 0.22
@@ -70,18 +75,6 @@ def draw_image_sheet(
         axes.set_title(title[:MAX_LABEL_LENGTH], fontsize=8, color=INK, pad=3)
         axes.set_axis_off()
     return _to_png(figure)
-
-
-def scale_for_viewing(images: Any) -> np.ndarray:
-    """Return images (N, C, H, W) as (N, H, W, 3) within 0..1, each over its own range."""
-    if hasattr(images, "detach"):
-        images = images.detach().float().cpu()
-    pixels = np.nan_to_num(np.asarray(images, dtype=np.float32), posinf=0.0, neginf=0.0)
-    if pixels.shape[1] != 3:
-        pixels = pixels.mean(axis=1, keepdims=True).repeat(3, axis=1)
-    low = pixels.min(axis=(1, 2, 3), keepdims=True)
-    span = pixels.max(axis=(1, 2, 3), keepdims=True) - low
-    return ((pixels - low) / np.where(span > 0, span, 1)).transpose(0, 2, 3, 1)
 
 
 def new_figure(width: float, height: float, dpi: int = DPI) -> "Figure":
@@ -109,3 +102,13 @@ def _to_png(figure: "Figure") -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png")
     return png.getvalue()
+
+
+def add_png(events: "SummaryWriter", tag: str, png: bytes, step: int | None = None) -> None:
+    """Show the content of a PNG file among TensorBoard's images."""
+    from PIL import Image
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    width, height = Image.open(io.BytesIO(png)).size
+    image = Summary.Image(width=width, height=height, encoded_image_string=png)
+    events.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -8,7 +8,7 @@ from torch import nn
 
 from base.base_writer import ResumedFrom
 from logger import RunDirectory, setup_logging
-from logger.tensorboard_writer import TensorBoardWriter, flatten
+from logger.tensorboard_writer import TensorBoardWriter, flatten, scale_images
 
 READERS = [event_accumulator.EventAccumulator, plugin_event_accumulator.EventAccumulator]
 
@@ -130,6 +130,14 @@ def test_a_sheet_shows_at_most_32_inputs(tmp_path, channels):
     writer.close()
     [event] = read(tmp_path).Images("inputs")
     assert (event.width, event.height) == (8 * 8, 4 * 8)
+
+
+def test_each_image_is_scaled_to_its_own_range():
+    images = torch.stack([torch.arange(4.0), 100 * torch.arange(4.0), torch.full((4,), 7.0)])
+    shown = scale_images(images.view(3, 1, 2, 2))
+    assert shown.amax((1, 2, 3)).tolist() == [1, 1, 0]
+    assert shown.min() == 0
+    assert scale_images(torch.full((1, 1, 2, 2), torch.nan)).isfinite().all()
 
 
 @pytest.mark.parametrize("inputs", [torch.zeros(4, 8), torch.zeros(4, 2, 8, 8), ["a"], None])

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from base import Callback
 from base.errors import UsageError
-from logger.plots.figures import MAX_MATRIX_CLASSES
-from logger.tensorboard_writer import add_png
+from logger.plots.figures import MAX_MATRIX_CLASSES, add_png
 from trainer.evaluation import PredictionTracker, class_shares, seen_classes
 from trainer.trainer import Trainer
 

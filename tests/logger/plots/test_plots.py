@@ -13,7 +13,7 @@ from base.base_writer import ResumedFrom
 from base.errors import WriteError
 from logger import RunDirectory
 from logger.csv_writer import CsvWriter
-from logger.plots.figures import draw_confusion_matrix, draw_image_sheet, scale_for_viewing
+from logger.plots.figures import draw_confusion_matrix, draw_image_sheet
 from logger.plots.plots_writer import PlotsWriter, _best_epoch, _quantities, plot_curves
 
 
@@ -80,15 +80,6 @@ def test_an_image_sheet_has_rows_of_eight(channels):
     eight = size(draw_image_sheet(images[:8], [str(number) for number in range(8)]))
     assert nine[0] == eight[0]
     assert nine[1] == pytest.approx(2 * eight[1], abs=1)
-
-
-def test_each_image_is_scaled_to_its_own_range():
-    images = torch.stack([torch.arange(4.0), 100 * torch.arange(4.0), torch.full((4,), 7.0)])
-    shown = scale_for_viewing(images.view(3, 1, 2, 2))
-    assert shown.shape == (3, 2, 2, 3)
-    assert shown.max(axis=(1, 2, 3)).tolist() == [1, 1, 0]
-    assert shown.min() == 0
-    assert np.isfinite(scale_for_viewing(np.full((1, 1, 2, 2), np.nan))).all()
 
 
 def test_a_figure_that_cannot_be_written_is_named(tmp_path):
