@@ -21,14 +21,6 @@ NUM_SHOWN = 32  # images, and rows of the table
 NUM_MESHES = 8
 MAX_CURVES = 30  # classes
 DPI = 72  # of pictures, of which there are many
-NEEDS = {
-    "images": "images (C, H, W), C 1 or 3, and a class or number for each",
-    "table": "a class or number for each sample",
-    "pr_curves": f"scores of at most {MAX_CURVES} classes",
-    "confusion_matrix": f"scores of at most {MAX_MATRIX_CLASSES} classes",
-    "meshes": "points (N, 3)",
-    "embeddings": "a linear or convolutional layer",
-}
 
 Panel = Literal["images", "table", "pr_curves", "confusion_matrix", "meshes", "embeddings"]
 
@@ -73,12 +65,12 @@ class Predictions(Callback):
         if tracker.kind == "classification":
             labels = seen_classes(trainer.valid_data_loader, columns)
         panels = Panels(columns, labels, trainer.step, is_last=trainer.is_finished)
-        suited = [name for name in NEEDS if name in (self.panels or NEEDS) and panels.suit(name)]
+        suited = [name for name in panels.suited() if name in (self.panels or panels.suited())]
         trainer.logger.to_tensorboard(lambda board: panels.show(board.valid_events, suited))
         for name in {*(self.panels or ())} - {*suited} - self.has_warned_of:
             self.has_warned_of.add(name)
             shapes = {key: tuple(values.shape[1:]) for key, values in columns.items()}
-            log.warning("Predictions: %s needs %s, found %s", name, NEEDS[name], shapes)
+            log.warning("Predictions: no %s of samples of shapes %s", name, shapes)
 
 
 class SampleTracker(PredictionTracker):
@@ -141,20 +133,22 @@ class Panels:
         values = self.columns[column].tolist()
         return [self.labels[value] if self.labels else f"{value:.4g}" for value in values]
 
-    def suit(self, panel: Panel) -> bool:
-        """Tell whether there is what a panel needs."""
+    def suited(self) -> list[Panel]:
+        """Return the panels that there is something for."""
         _, *sizes = self.inputs.shape
         num_classes = len(self.labels)
-        return {
+        suits: dict[Panel, bool] = {
             "images": bool(self.pairs) and len(sizes) == 3 and sizes[0] in (1, 3),
             "table": bool(self.pairs),
             "pr_curves": 0 < num_classes <= MAX_CURVES,
             "confusion_matrix": 0 < num_classes <= MAX_MATRIX_CLASSES,
             "meshes": len(sizes) == 2 and sizes[1] == 3,
             "embeddings": "features" in self.columns,
-        }[panel]
+        }
+        return [panel for panel, is_suited in suits.items() if is_suited]
 
     def show(self, events: Any, panels: Iterable[Panel]) -> None:
+        """Write some panels with a SummaryWriter."""
         for panel in panels:
             getattr(self, panel)(events)
 

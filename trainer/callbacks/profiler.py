@@ -5,10 +5,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from pydantic import PositiveInt
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
 from base import BaseTrainer, Callback
-from base.errors import UsageError
 from base.runtime import distributed
 
 log = logging.getLogger("train")
@@ -23,14 +23,9 @@ class Profiler(Callback):
     The trace goes into the run's `tensorboard/`, for Perfetto or TensorBoard's profiler plugin, and
     the operations that cost most are printed.
     https://docs.pytorch.org/docs/stable/profiler.html
-
-    Raises:
-        UsageError: `steps` is below 1.
     """
 
-    def __init__(self, steps: int = 10) -> None:
-        if steps < 1:
-            raise UsageError(f"Profiler: steps is {steps}, expected 1 or more")
+    def __init__(self, steps: PositiveInt = 10) -> None:
         self.steps = steps
         self.profile: profile | None = None
         self.is_done = not distributed.is_main()

@@ -1,6 +1,7 @@
 """Show norms of gradients, weights and updates, and histograms, in TensorBoard."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -96,7 +97,7 @@ class Statistics(Callback):
             for hook in self.hooks:
                 hook.remove()
             kinds = {"weights": weights, "gradients": self.gradients}
-            kinds |= {"activations": self.activations}
+            kinds["activations"] = self.activations
             trainer.logger.to_tensorboard(
                 lambda board: _add_histograms(board.train_events, kinds, trainer.step)
             )
@@ -104,16 +105,13 @@ class Statistics(Callback):
 
     def _log_norms(self, trainer: Trainer, step_norms: Tensor) -> None:
         rows = torch.stack([step_norms, *self.norms.values()])  # (Q, P)
-        totals = rows.norm(dim=1, keepdim=True)
-        steps, *norms = torch.cat([totals, rows], dim=1).tolist()  # the only read
-        values = dict(zip(self.norms, norms, strict=True))
-        pairs = zip(steps, values["weight_norm"], strict=True)
-        values["update_ratio"] = [step / weight if weight else None for step, weight in pairs]
+        rows = torch.cat([rows.norm(dim=1, keepdim=True), rows], dim=1)
+        rows[0] /= rows[1]  # update_ratio: the step over the weights
         points = {
             f"{kind}/{name}" if name else f"statistics/{kind}": value
-            for kind, row in values.items()
+            for kind, row in zip(["update_ratio", *self.norms], rows.tolist(), strict=True)
             for name, value in zip(["", *self.weights], row, strict=True)
-            if value is not None and (self.per_layer or not name)
+            if math.isfinite(value) and (self.per_layer or not name)
         }
         trainer.logger.log_step(points, trainer.step)
 

@@ -14,7 +14,8 @@ from trainer import command
 Format = Literal["onnx", "torch_export", "safetensors"]
 
 
-def main(
+@command.make_app
+def app(
     run: command.Run,
     format: Annotated[Format, Option(help="How to write it.")],
     overrides: command.Overrides = None,
@@ -29,8 +30,6 @@ def main(
         path, state, config = find_trained(run, overrides or [])
         export_model(config, path, state, format, output)
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

@@ -7,7 +7,8 @@ python -m trainer.find_lr -c digits.yaml --bs 256 optimizer.type=SGD
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     config: command.ConfigFile,
     overrides: command.Overrides = None,
     device: command.Device = None,
@@ -26,8 +27,6 @@ def main(
         loaded = load_config(find_config(config), changes)
         find_lr(build_trainer(loaded, select_device(loaded.device)))
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

@@ -11,7 +11,8 @@ from typer import Option
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     config: command.ConfigFile,
     overrides: command.Overrides = None,
     folds: Annotated[int, Option(min=2, help="The number of folds.")] = 5,
@@ -28,8 +29,6 @@ def main(
         changes = command.with_short_options(overrides, device, lr, bs)
         train_folds(config, folds, run_id, changes)
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

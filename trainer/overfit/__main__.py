@@ -11,7 +11,8 @@ from typer import Option
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     config: command.ConfigFile,
     overrides: command.Overrides = None,
     steps: Annotated[int, Option(help="At most so many steps.")] = 200,
@@ -32,8 +33,6 @@ def main(
         loaded = load_config(find_config(config), changes)
         overfit(build_trainer(loaded, select_device(loaded.device)), steps)
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

@@ -7,7 +7,8 @@ python -m trainer.plot_lr -c digits.yaml trainer.epochs=50
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     config: command.ConfigFile,
     overrides: command.Overrides = None,
     lr: command.LearningRate = None,
@@ -23,8 +24,6 @@ def main(
         changes = command.with_short_options(overrides, lr=lr, bs=bs)
         plot_lr(load_config(find_config(config), changes))
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

@@ -12,7 +12,8 @@ from typer import Argument, Option
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     run: command.Run,
     source: Annotated[Path, Argument(help="A file, or a folder of images.")],
     overrides: command.Overrides = None,
@@ -29,8 +30,6 @@ def main(
         path, state, config = find_trained(run, changes)
         predict_files(config, path, state, source, output)
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

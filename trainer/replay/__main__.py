@@ -11,7 +11,8 @@ from typer import Argument
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     file: Annotated[Path, Argument(help="The failure.pth that a diverged run has kept.")],
     overrides: command.Overrides = None,
     device: command.Device = None,
@@ -29,8 +30,6 @@ def main(
         config = stored_config(file, state, changes)
         print(replay(build_trainer(config, select_device(config.device)), state))
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

@@ -15,7 +15,8 @@ from typer import Argument
 from trainer import command
 
 
-def main(
+@command.make_app
+def app(
     sweep: Annotated[Path, Argument(help="A sweep file, as given or below configs/.")],
     config: command.ConfigFile,
     overrides: command.Overrides = None,
@@ -29,8 +30,6 @@ def main(
 
         run_sweep(config, sweep, run_id, command.with_short_options(overrides, device))
 
-
-app = command.make_app(main)
 
 if __name__ == "__main__":
     app()

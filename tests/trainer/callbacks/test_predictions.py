@@ -188,7 +188,7 @@ def test_all_that_suits_is_shown_without_a_word(show, caplog):
 def test_a_panel_that_does_not_suit_is_told_once(show, caplog):
     settings = {"epochs": 3}
     show((SCORES, TARGETS), panels=["meshes", "table"], settings=settings)
-    words = "meshes needs points (N, 3), found {'inputs': (3,), "
+    words = "no meshes of samples of shapes {'inputs': (3,), "
     assert caplog.text.count(words) == 1
     assert "table" not in caplog.text
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from base.errors import UsageError
+from base.errors import ConfigError
 from trainer.callbacks.profiler import Profiler
 
 
@@ -32,9 +32,10 @@ def test_steps_are_profiled_into_a_trace_and_a_table(tree, start):
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
-def test_no_steps_at_all_are_told():
-    with pytest.raises(UsageError, match="Profiler: steps is 0, expected 1 or more"):
-        Profiler(0)
+def test_no_steps_at_all_are_told(tree, load):
+    tree["callbacks"] = [{"type": "Profiler", "args": {"steps": 0}}]
+    with pytest.raises(ConfigError, match=r"callbacks\.0\.args\.steps: .*0, found 0"):
+        load(tree)
 
 
 def test_an_epoch_that_is_too_short_is_told(make_trainer, points, fit, caplog, monkeypatch):
