@@ -137,10 +137,7 @@ def advice(loader: BaseDataLoader) -> str:
     """Return what to change in the config when the batches of a loader come too slowly."""
     if loader.dataset.is_batched:
         return "the transforms in dataset.transform cost that much; use fewer"
-    num_cores, workers = os.cpu_count() or 1, "data_loader.args.num_workers"
-    more = f"raise {workers} from {loader.num_workers} (the machine has {num_cores} cores)"
-    if loader.in_memory:
-        fewer = "use transforms of whole batches"
-    else:
-        fewer = "set data_loader.in_memory to true if the samples fit into memory"
-    return f"{fewer}, or {more}" if loader.num_workers < num_cores else fewer
+    keep = "set data_loader.in_memory to true if the samples fit into memory"
+    fewer = "use transforms of whole batches" if loader.in_memory else keep
+    workers = f"data_loader.args.num_workers from {loader.num_workers}"
+    return f"{fewer}, or raise {workers} (the machine has {os.cpu_count()} cores)"

@@ -33,7 +33,6 @@ def check_resume_config(config: Config, state: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it changes what the arithmetic depends on; one line for each such key.
         UsageError: another number of processes would not meet the place where the run stopped.
-        CheckpointError: the state holds no config.
     """
     has_fixed_length = takes_length_of_run(config.lr_scheduler)
     free = tuple(key for key in FREE_KEYS if key != "trainer.epochs" or not has_fixed_length)

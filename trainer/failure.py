@@ -47,9 +47,7 @@ def translate_runtime_errors(trainer: BaseTrainer) -> Iterator[None]:
 def _keep_step(trainer: BaseTrainer) -> str:
     """Write the state before the step, with its batch, and return what to tell of it."""
     if trainer.guard.is_deferred and int(trainer.guard.bad_step) != trainer.step + 1:
-        return (
-            "its batch is gone; to keep it, look at every loss at once: optimizer.args.fused=false"
-        )
+        return "its batch is gone; optimizer.args.fused=false looks at every loss at once"
     path: Path = trainer.checkpoints.folder.parent / FAILURE
     state = trainer.state_dict()
     state["rng"][0]["torch"] = trainer.rng_before

@@ -71,14 +71,12 @@ def start_from_config(
 
 def continue_run(run: RunDirectory, config: Config) -> ResumePoint:
     """Return a run's newest state to continue from, or its directory alone where it has none."""
-    if not run.path.exists():
-        return ResumePoint(run)
-    _acquire(run)
-    newest = Checkpoints(run.checkpoints).load_newest()
-    if newest is None:
-        return ResumePoint(run)
-    check_resume_config(config, newest[1])
-    return ResumePoint(run, newest[1])
+    if run.path.exists():
+        _acquire(run)
+        if newest := Checkpoints(run.checkpoints).load_newest():
+            check_resume_config(config, newest[1])
+            return ResumePoint(run, newest[1])
+    return ResumePoint(run)
 
 
 def start_from_checkpoint(path: Path, overrides: Sequence[str]) -> tuple[Config, ResumePoint]:

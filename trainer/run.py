@@ -86,7 +86,7 @@ def _write_first_files(
             _copy_history(resume_point.branch_of, run, state)
     except OSError as error:
         raise write_error(run.path, error) from error
-    if state is not None and not is_trained:  # of a branch
+    if state is not None and not is_trained:  # the first state of a branch
         step = state["step"] if state["batch"] else None
         checkpoints.save(state, epoch=state["epoch"] + (step is not None), step=step)
     write_atomic(run.config_file, config.to_yaml())
