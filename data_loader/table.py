@@ -1,6 +1,7 @@
 """Tables: the rows of a CSV or Parquet file as samples."""
 
 import logging
+import reprlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -137,8 +138,7 @@ def class_numbers(table: "pd.DataFrame", name: str, classes: list[Any]) -> Tenso
 
     column = select(table, [name])
     places = pd.Index(classes).get_indexer(column[name])
-    known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
-    refuse(column, places[:, None] < 0, f"one of the classes {known}")
+    refuse(column, places[:, None] < 0, f"one of the classes {reprlib.repr(classes)}")
     return torch.from_numpy(places).long()
 
 

@@ -82,7 +82,8 @@ def build_loader(
 ) -> BaseDataLoader:
     """Build the configured loader over a section's dataset, with some of its args changed.
 
-    A dataset of the training's class is given `fitted` if it takes that.
+    A dataset that takes `fitted` is given it; the config's rules see that it is of the training's
+    class.
 
     Raises:
         DataError: the data is missing or damaged.
@@ -90,12 +91,11 @@ def build_loader(
     dataset, node, loader = getattr(config, section), config.data_loader, loader_parameters(config)
     if changed := {key: value for key, value in changes.items() if key in loader.by_name}:
         node = node.model_copy(update={"args": loader.named(node.args) | changed})
-    runtime = {"seed": config.seed} if "seed" in loader.by_name else {}
+    runtime = {"seed": config.seed}
     with _data_errors(dataset or node):
         if dataset is not None:
-            is_alike = dataset.type == getattr(config.dataset, "type", None)
-            learned = {"fitted": fitted} if fitted and is_alike else {}
-            runtime["dataset"] = build_part(config, (section,), dataset, DATASETS, **learned)
+            learned = fitted or None
+            runtime["dataset"] = build_part(config, (section,), dataset, DATASETS, fitted=learned)
         return build_part(config, ("data_loader",), node, DATA_LOADERS, **runtime)
 
 

@@ -117,7 +117,10 @@ def test_true_and_false_are_numbers_as_features_and_classes_as_targets(write):
         (["a,b,y", "1,2,u", "3,,v"], "row 3, column 'b': expected a number, found nan"),
         (["a,b,y", "1,2,u", "3,inf,v"], "row 3, column 'b': expected a number, found inf"),
         (["a,b,y", "1,red,u", "3,4,v"], "row 2, column 'b': expected a number, found 'red'"),
-        (["a,b,y", "1,2,u", "3,4,"], "row 3, column 'y': expected one of the classes u, found nan"),
+        (
+            ["a,b,y", "1,2,u", "3,4,"],
+            "row 3, column 'y': expected one of the classes ['u']",
+        ),
         (["a,b,y", "1,2,0.5", "3,4,"], "row 3, column 'y': expected a number, found nan"),
         (["a,b,z", "1,2,u"], "no column 'y'; it has a, b, z"),
         (["a,b,yy", "1,2,u"], "no column 'y' (did you mean 'yy'?)"),
@@ -148,7 +151,7 @@ def test_an_unknown_feature_is_named_with_the_nearest(trees):
 
 def test_a_class_that_training_has_not_is_named_with_its_row(trees, write):
     path = write("height,is_old,constant,kind", "1,0,0.1,oak", "1,0,0.1,elm", name="test.csv")
-    message = "row 3, column 'kind': expected one of the classes ash, oak, found 'elm'"
+    message = "row 3, column 'kind': expected one of the classes ['ash', 'oak'], found 'elm'"
     with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
         TableDataset(path, "kind", fitted=TableDataset(trees, "kind").fitted)
 

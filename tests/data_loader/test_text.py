@@ -80,8 +80,14 @@ def test_columns_go_by_name_and_words_are_of_any_language(write):
         ("", ": cannot be read: No columns to parse from file"),
         ("text,label\na,b\n?!,b\n", ": row 3, column 'text': expected words, found '?!'"),
         ('text,label\n"two\nlines",b\n,b\n', ": row 3, column 'text': expected words, found nan"),
-        ("text,label\na,b\na,\n", ": row 3, column 'label': expected one of the classes b, found"),
-        ("text,label\na,b\na\n", ": row 3, column 'label': expected one of the classes b, found"),
+        (
+            "text,label\na,b\na,\n",
+            ": row 3, column 'label': expected one of the classes ['b']",
+        ),
+        (
+            "text,label\na,b\na\n",
+            ": row 3, column 'label': expected one of the classes ['b']",
+        ),
         ("text,label\na, b,good\n", ": row 2: more fields than columns; a comma in a text needs"),
         ('text,label\na,b\n"a,b\n', ": cannot be read: Error tokenizing data. C error: EOF inside"),
         (b"text,label\na,b\n\xff\xfe,b\n", ": cannot be read: 'utf-8' codec can't decode byte"),
@@ -108,7 +114,7 @@ def test_a_label_that_training_does_not_know_is_named_with_those_it_knows(write)
     path = write("text,label\na film,good\na film,God\n", "test.csv")
     with pytest.raises(DataError) as caught:
         TextDataset(path, fitted=TextDataset(write(TRAIN)).fitted)
-    message = "row 3, column 'label': expected one of the classes bad, good, found 'God'"
+    message = "row 3, column 'label': expected one of the classes ['bad', 'good'], found 'God'"
     assert str(caught.value) == f"{path}: {message}"
 
 
