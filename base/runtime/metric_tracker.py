@@ -1,6 +1,7 @@
 """Averages of losses and metrics over an epoch, weighted by samples, exact across ranks."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -153,12 +154,12 @@ def _metric_state(metric: Any) -> dict[str, Any]:
 
 def _averages(sums: Mapping[str, tuple[float, int]]) -> dict[str, float]:
     """Return the averages of the sums of all ranks, without columns of no samples."""
-    totals: dict[str, tuple[float, int]] = {}
-    for of_rank in distributed.gather_objects(sums):
-        for column, (total, count) in of_rank.items():
-            before = totals.get(column, (0.0, 0))
-            totals[column] = before[0] + total, before[1] + count
-    return {column: total / count for column, (total, count) in totals.items() if count}
+    totals, counts = Counter(), Counter()
+    for sums_of_rank in distributed.gather_objects(sums):
+        for column, (total, count) in sums_of_rank.items():
+            totals[column] += total
+            counts[column] += count
+    return {column: totals[column] / count for column, count in counts.items() if count}
 
 
 def _scalar(column: str, value: Any) -> float:
