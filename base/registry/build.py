@@ -101,9 +101,7 @@ class _Visitor:
         self.issues += [ConfigIssue(path_to_args, said) for said in parameters.check_number(args)]
         if self.issues or not self.builds:
             return None
-        return _instantiate(
-            parameters, values if isinstance(args, dict) else [*values.values()], path
-        )
+        return _instantiate(parameters, values, path)
 
     def _read(self, parameters: Parameters, argument: str, value: Any, path: KeyPath) -> Any:
         parameters.check_name(argument)
@@ -128,9 +126,10 @@ class _Visitor:
         return self.visit(node, section, path, runtime)
 
 
-def _instantiate(parameters: Parameters, args: Args, path: KeyPath) -> Any:
-    by_position = isinstance(args, list) and parameters.has_var_positional
-    positional, keywords = (args, {}) if by_position else ([], parameters.named(args))
+def _instantiate(parameters: Parameters, values: dict[str | int, Any], path: KeyPath) -> Any:
+    by_position = parameters.has_var_positional and 0 in values
+    positional = values.values() if by_position else ()
+    keywords = {} if by_position else parameters.named(values)
     if parameters.is_called_later:
         return partial(parameters.target, **keywords) if keywords else parameters.target
     try:

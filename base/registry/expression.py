@@ -37,11 +37,11 @@ def parse_expression(text: str) -> Callable[[float], float]:
     def evaluate(epoch: float) -> float:
         try:
             value = float(compute(float(epoch)))
+            if not math.isfinite(value):
+                raise OverflowError(f"it is {value}")
+            return value
         except (ArithmeticError, ValueError) as error:
             raise UsageError(f"{text!r} has no value at epoch {epoch}: {error}") from error
-        if not math.isfinite(value):
-            raise UsageError(f"{text!r} is {value} at epoch {epoch}, expected a finite number")
-        return value
 
     return evaluate
 

@@ -6,6 +6,7 @@ Sources are read before they are imported: a module that is broken stops only wh
 import importlib
 import importlib.util
 import logging
+import os
 import re
 import sys
 import traceback
@@ -50,7 +51,8 @@ class SourceFile:
                 lines.append((error.filename or "", error.lineno))
             file, line = [line for line in lines if line[0].startswith(str(self.package))][-1]
             cause = f"{type(error).__name__}: {getattr(error, 'msg', error)}"
-            return ConfigIssue((), f"cannot be imported: {cause}", f"{_relative_path(file)}:{line}")
+            where = f"{os.path.relpath(file)}:{line}"
+            return ConfigIssue((), f"cannot be imported: {cause}", where)
 
     @property
     def things(self) -> dict[str, Any]:
@@ -118,19 +120,16 @@ class Registry:
         likely = [file for file in files if name in file.names]
         if broken := [file.issue for file in likely if file.issue]:
             raise ConfigError(broken)
-        if own := self._own(likely).get(name):
-            return _only(name, own)
-        for namespace, accepts in self.namespaces.items():
-            if name in (offered := _offered(namespace, accepts)):
-                return offered[name]
-        own = self._own(files)  # as a module may make things as it runs
-        if name in own:
-            return _only(name, own[name])
-        last = name.rpartition(".")[2]  # of a dotted path only the end can be meant
-        known = {*own, *self._sources()}
-        near = did_you_mean(last, known) if last == name or last in known else ""
-        issue = ConfigIssue((), f"unknown name {format_value(name)}{near}")
-        raise ConfigError([issue, *(file.issue for file in files if file.issue)])
+        # all files at last, as a module may make things as it runs
+        things = self._own(likely).get(name) or self._of_library(name) or self._own(files).get(name)
+        if not things:
+            issue = ConfigIssue((), f"unknown name {format_value(name)}{self._nearest(name)}")
+            raise ConfigError([issue, *(file.issue for file in files if file.issue)])
+        if len(things) > 1:
+            places = " and ".join(sorted({*map(_source_of, things)}))
+            message = f"{name!r} is defined twice, in {places}; rename one"
+            raise ConfigError([ConfigIssue((), message)])
+        return things[0]
 
     def knows(self, name: str) -> bool:
         """Tell whether `name` stands for something here."""
@@ -164,6 +163,18 @@ class Registry:
                 found.setdefault(name, []).append(thing)
         return found
 
+    def _of_library(self, name: str) -> list[Any]:
+        """Return what a library offers under a name, if one does."""
+        for namespace, accepts in self.namespaces.items():
+            if name in (offered := _offered(namespace, accepts)):
+                return [offered[name]]
+        return []
+
+    def _nearest(self, name: str) -> str:
+        known = {*self._own(self._files()), *self._sources()}
+        last = name.rpartition(".")[2]  # of a dotted path only the end can be meant
+        return did_you_mean(last, known) if last == name or last in known else ""
+
     def _sources(self) -> dict[str, str]:
         """Return the names of libraries, each with the first namespace that offers it."""
         spaces = reversed(self.namespaces.items())
@@ -177,22 +188,7 @@ def _offered(namespace: str, accepts: Predicate) -> dict[str, Any]:
     return {name: thing for name, thing in things if name[0] != "_" and accepts(thing)}
 
 
-def _only(name: str, things: list[Any]) -> Any:
-    """Return the one thing of a name, or raise ConfigError where it has two meanings."""
-    if len(things) > 1:
-        places = " and ".join(sorted({_source_of(thing) for thing in things}))
-        message = f"{name!r} is defined twice, in {places}; rename one"
-        raise ConfigError([ConfigIssue((), message)])
-    return things[0]
-
-
 def _source_of(thing: Any) -> str:
     """Return the file that defines a thing, "?" where there is none."""
     module = sys.modules.get(thing.__module__)
-    return _relative_path(getattr(module, "__file__", None) or "?")
-
-
-def _relative_path(file: str | Path) -> str:
-    """Return a path relative to the working directory if it is below it."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return os.path.relpath(getattr(module, "__file__", None) or "?")
