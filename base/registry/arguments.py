@@ -5,6 +5,7 @@ import json
 from collections import abc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import EnumType
+from functools import partial
 from inspect import Parameter
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -146,8 +147,8 @@ def items(args: Args) -> Iterable[tuple[str | int, Any]]:
 def read(value: Any, annotation: Any) -> Any:
     """Return a config's value as an annotation asks for it; what cannot be judged as it is.
 
-    A name becomes the dtype that it names, a value the enum member that has it, a list a tuple or a
-    tensor of floats, a formula the function that it states.
+    A name becomes the dtype or enum member it names, a list a tuple or a tensor of floats, a
+    formula the function that it states.
 
     Raises: ValueError where it is of another type or out of range, saying what is expected.
     """
@@ -180,10 +181,12 @@ def to_json_type(annotation: Any) -> Any:
         return int | float  # a whole number stays one
     if annotation in READERS:
         return Annotated[Any, AfterValidator(READERS[annotation])]
+    if isinstance(kind, EnumType):
+        return Annotated[Any, AfterValidator(partial(_member, kind))]
     if isinstance(kind, type) and section_of(kind):
         return Callable  # as which nothing in JSON passes: it takes a node
     if kind in (Union, UnionType):
-        has_enum = any(isinstance(one, EnumType) for one in arguments)  # whose values are texts
+        has_enum = any(isinstance(one, EnumType) for one in arguments)  # which a text names
         members = [one for one in arguments if not (has_enum and one is str)]
         return Union[tuple(map(to_json_type, members))]  # noqa: UP007
     if isinstance(kind, EnumType) and not all(isinstance(one.value, str | int) for one in kind):
@@ -205,6 +208,14 @@ def section_of(annotation: Any) -> Registry | None:
 
 def _expected(words: str) -> PydanticCustomError:
     return PydanticCustomError("expected", "Input should be {words}", {"words": words})
+
+
+def _member(kind: EnumType, name: Any) -> Any:
+    """Return the member of an enum that has this name or value."""
+    members = {str(member.value): member for member in kind} | {**kind.__members__}
+    if str(name) not in members:
+        raise _expected(" or ".join(map(repr, kind.__members__)))
+    return members[str(name)]
 
 
 def _dtype(name: Any) -> torch.dtype:

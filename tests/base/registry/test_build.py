@@ -66,7 +66,7 @@ class TestValues:
             (Iterable[int], [1], [1]),
             (torch.dtype, "float16", torch.float16),
             (dict[type | str, torch.dtype | None], {"a": "int8"}, {"a": torch.int8}),
-            (Color | None, "r", Color.RED),
+            (Color | None, "RED", Color.RED),
             (str | Color, 'r', Color.RED),
             (Color, 2, Color.BLUE),
             (Path | None, "data", Path("data")),
@@ -110,7 +110,7 @@ class TestValues:
             (Tensor, ["a"], "expected a number or a list of numbers, found ['a']"),
             (Tensor, True, "expected a number or a list of numbers, found true"),
             (torch.dtype, "float33", "expected a dtype such as 'float32', found 'float33'"),
-            (Color | None, "green", "expected 'r' or 2, found 'green'"),
+            (Color | None, "green", "expected 'RED' or 'BLUE', found 'green'"),
             (nn.Module, 3, "expected {type: NAME}, found 3"),
             (list[nn.Module], ["ReLU"], "expected {type: NAME}, found 'ReLU'"),
             (Annotated[int, Field(gt=0)], 0, "expected greater than 0, found 0"),
@@ -344,9 +344,10 @@ class TestBuild:
         assert init(torch.zeros(1)) == 3
         assert build("default_collate", COLLATE_FNS, path=("x",))([1, 2]).tolist() == [1, 2]
 
-    def test_gives_transforms_their_dtypes_and_enum_members(self):
+    @pytest.mark.parametrize("name", ["bilinear", "BILINEAR"])
+    def test_gives_transforms_their_dtypes_and_enum_members(self, name):
         resize = build(
-            {"type": "Resize", "args": {"size": [4, 4], "interpolation": "bilinear"}},
+            {"type": "Resize", "args": {"size": [4, 4], "interpolation": name}},
             TRANSFORMS,
             path=("x",),
         )
