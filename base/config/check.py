@@ -13,24 +13,14 @@ from pydantic_core import ErrorDetails
 from base.base_trainer import BaseTrainer
 from base.config.merge import merge, parse_overrides, read_config
 from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
-from base.config.schema import (
-    SECTIONS,
-    Config,
-    DataLoaderConfig,
-    LoggerConfig,
-    NodeConfig,
-    ParamGroup,
-    TrainerConfig,
-)
+from base.config.schema import SECTIONS, STOCK, Config, LoggerConfig, NodeConfig, ParamGroup
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean
 from base.registry import OPTIMIZERS, REGISTRIES, WRITERS, Registry
 from base.registry.arguments import describe_errors
 from base.registry.build import Node, check
 
-# What is built where a config names nothing.
-STOCK = {"data_loader": DataLoaderConfig().type, "trainer": TrainerConfig().type}
-# What the project itself passes to what is built there.
+# What the project itself passes to what is built from a key.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
     **dict.fromkeys(DATASETS, ("fitted",)),
@@ -53,7 +43,9 @@ def check_config(source: Source) -> Config:
     """Return the config of a source, or raise ConfigError likewise."""
     values, issues = source.values, [*check_schema(source.values)]
     wrong = {issue.path for issue in issues}
-    nodes, writers = [*_nodes_in(values, wrong)], [*_writers_in(values, wrong)]
+    given = {key: value for key, value in values.items() if value is not None}
+    nodes = [*_nodes_in(STOCK | given, wrong)]
+    writers = [*_writers_in(values.get("logger"), wrong)]
     issues += [issue for part in nodes for issue in part.check()]
     issues += [issue for part in writers for issue in part.check_options()]
     issues += _check_param_groups(values.get("optimizer"))
@@ -91,7 +83,13 @@ def check_schema(
         for detail in error.errors(include_url=False):
             details.setdefault(_path_of(detail, values), []).append(detail)
         for path, alternatives in details.items():
-            yield ConfigIssue(path, _describe(alternatives, schema))
+            if alternatives[0]["type"] == "missing":
+                message = f"missing, the {schema.__name__.lower()} needs it"
+            elif alternatives[0]["type"] == "extra_forbidden":
+                message = f"unknown key{_hint_at_key(path, schema)}"
+            else:
+                message = describe_errors(alternatives)
+            yield ConfigIssue(path, message)
 
 
 def _path_of(detail: ErrorDetails, values: Any) -> KeyPath:
@@ -107,23 +105,14 @@ def _path_of(detail: ErrorDetails, values: Any) -> KeyPath:
     return path
 
 
-def _describe(alternatives: list[ErrorDetails], schema: type[BaseModel]) -> str:
-    """Return what is wrong with a value, in pydantic's words where they are clear."""
-    detail = alternatives[0]
-    if detail["type"] == "missing":
-        return f"missing, the {schema.__name__.lower()} needs it"
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key{_hint_at_key(detail['loc'], schema)}"
-    return describe_errors(alternatives)
-
-
 def _hint_at_key(path: KeyPath, root: type[BaseModel]) -> str:
     section = root
     for key in path[:-1]:
         if key in section.model_fields:
             section = _section_in(section.model_fields[key].annotation) or section
     near = did_you_mean(str(path[-1]), section.model_fields)
-    if section is Config and path[0] in TrainerConfig.model_fields.keys() - {"type", "args"}:
+    of_trainer = Config.model_fields["trainer"].annotation.model_fields
+    if section is Config and path[0] in of_trainer.keys() - {"type", "args"}:
         near = f" (did you mean 'trainer.{path[0]}'?)"
     return near or ("; arguments go into 'args'" if issubclass(section, NodeConfig) else "")
 
@@ -156,38 +145,26 @@ class _Part(NamedTuple):
 
 
 def _nodes_in(
-    values: Mapping[str, Any], wrong: Collection[KeyPath], path: KeyPath = ()
+    raw: Any, wrong: Collection[KeyPath], path: KeyPath = (), key: str = ""
 ) -> Iterator[_Part]:
-    """Yield the nodes of a config, and those of their own sections, but for what is `wrong`."""
-    for key in SECTIONS:
-        found = values.get(key)
-        if found is None and key in STOCK and not path:
-            found = {}
-        for here, node in _entries(found, (*path, key)):
-            if here in wrong or (*path, key) in wrong:
-                continue
-            if isinstance(node, dict):
-                yield from _nodes_in(node, wrong, here)
-                node = {"type": STOCK.get(key)} | node
-                is_node = isinstance(node["type"], str)
-                is_node &= isinstance(node.get("args"), dict | list | None)
-            else:
-                is_node = isinstance(node, str)
-            if is_node:
-                yield _Part(here, node, REGISTRIES[SECTIONS[key]], RUNTIME.get(key, ()))
+    """Yield the nodes of a config, but for what is found `wrong`; raw values are those of `key`."""
+    if path in wrong:
+        return
+    is_node = isinstance(raw, str)
+    if isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from _nodes_in(item, wrong, (*path, number), key)
+    elif isinstance(raw, dict):
+        raw = {"type": STOCK.get(key)} | raw
+        is_node = isinstance(raw["type"], str) and isinstance(raw.get("args"), dict | list | None)
+        for name in SECTIONS:
+            yield from _nodes_in(raw.get(name), wrong, (*path, name), name)
+    if key and is_node:
+        yield _Part(path, raw, REGISTRIES[SECTIONS[key]], RUNTIME.get(key, ()))
 
 
-def _entries(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield the items of a list, or a single one, each with its path."""
-    if isinstance(value, list):
-        yield from (((*path, number), item) for number, item in enumerate(value))
-    else:
-        yield path, value
-
-
-def _writers_in(values: Mapping[str, Any], wrong: Collection[KeyPath]) -> Iterator[_Part]:
-    section = values.get("logger")
-    for name, options in section.items() if isinstance(section, dict) else ():
+def _writers_in(logger: Any, wrong: Collection[KeyPath]) -> Iterator[_Part]:
+    for name, options in logger.items() if isinstance(logger, dict) else ():
         is_writer = name not in LoggerConfig.model_fields and options is not None
         if is_writer and ("logger", name) not in wrong:
             node = {"type": name, "args": options if isinstance(options, dict) else {}}

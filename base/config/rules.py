@@ -1,7 +1,7 @@
 """What only makes sense together: rules between the keys of a config."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,8 +13,6 @@ from base.registry import DATA_LOADERS, LOSSES, TRAINERS, TRANSFORMS, Registry
 from base.registry.arguments import Parameters
 from base.registry.build import Node, nested_nodes, split_node
 from base.runtime.device import select_device
-
-Rule = Callable[[Config], Iterator[ConfigIssue]]
 
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
 DATASETS = ("dataset", "valid_dataset", "test_dataset")
@@ -173,26 +171,22 @@ def check_monitor_column(config: Config, monitor: Any, path: KeyPath) -> Iterato
 # --- settings that exclude one another ----------------------------------------------------------
 
 
-def _trainer_settings_agree(config: Config) -> Iterator[ConfigIssue]:
-    trainer = config.trainer
-    if trainer.early_stop and trainer.monitor == "off":
+def _settings_agree(config: Config) -> Iterator[ConfigIssue]:
+    trainer, scheduler = config.trainer, config.lr_scheduler
+    is_off = trainer.monitor == "off"
+    if trainer.early_stop and is_off:
         message = "needs a trainer.monitor to judge improvement by"
         yield ConfigIssue(("trainer", "early_stop"), message)
     if trainer.len_epoch is not None and trainer.limit_batches is not None:
         message = "len_epoch fixes the steps of an epoch; remove one"
         yield ConfigIssue(("trainer", "limit_batches"), message)
-
-
-def _plateau_follows_the_monitor(config: Config) -> Iterator[ConfigIssue]:
-    scheduler = config.lr_scheduler
-    if scheduler is None or scheduler.type != PLATEAU:
-        return
-    if scheduler.interval == "step":
-        message = f"{PLATEAU} looks at an epoch's result; expected epoch"
-        yield ConfigIssue(("lr_scheduler", "interval"), message)
-    if config.trainer.monitor == "off":
-        message = f"{PLATEAU} follows trainer.monitor, which is off"
-        yield ConfigIssue(("lr_scheduler",), message)
+    if scheduler is not None and scheduler.type == PLATEAU:
+        if scheduler.interval == "step":
+            message = f"{PLATEAU} looks at an epoch's result; expected epoch"
+            yield ConfigIssue(("lr_scheduler", "interval"), message)
+        if is_off:
+            message = f"{PLATEAU} follows trainer.monitor, which is off"
+            yield ConfigIssue(("lr_scheduler",), message)
 
 
 def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
@@ -204,14 +198,13 @@ def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:
             yield ConfigIssue(("trainer", key), message)
 
 
-RULES: tuple[Rule, ...] = (
+RULES = (
     _device_is_there,
     _dataset_is_made_once,
     _augmentation_is_for_training,
     _dataset_augments_nothing_itself,
     _columns_differ,
     _monitor_is_logged,
-    _trainer_settings_agree,
-    _plateau_follows_the_monitor,
+    _settings_agree,
     _lbfgs_takes_whole_steps,
 )

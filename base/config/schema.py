@@ -19,6 +19,7 @@ SECTIONS = {
     "optimizer": "optimizers", "lr_scheduler": "lr_schedulers", "trainer": "trainers",
     "callbacks": "callbacks",
 }  # fmt: skip
+STOCK = {"data_loader": "BaseDataLoader", "trainer": "Trainer"}  # where a config names nothing
 RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "loss")
 
 
@@ -90,7 +91,7 @@ class TrainDatasetConfig(DatasetConfig):
 class DataLoaderConfig(NodeConfig):
     """A data loader; the stock one batches `dataset`."""
 
-    type: str = "BaseDataLoader"
+    type: str = STOCK["data_loader"]
     in_memory: bool | Literal["auto"] = "auto"
 
 
@@ -138,7 +139,7 @@ class LrSchedulerConfig(NodeConfig):
 class TrainerConfig(NodeConfig):
     """How long to train, what to watch, what to save and how to compute."""
 
-    type: str = "Trainer"
+    type: str = STOCK["trainer"]
     epochs: int = Field(100, ge=1)
     len_epoch: int | None = Field(None, ge=1)
     monitor: Annotated[str, AfterValidator(check_monitor)] = "off"
