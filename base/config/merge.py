@@ -1,8 +1,7 @@
 """Config files and command-line overrides as one source: `extends`, `key.path=value`, merging."""
 
 import re
-import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -106,7 +105,7 @@ def parse_overrides(assignments: Sequence[str]) -> Source:
 
 def _parse_assignment(assignment: str) -> tuple[str, Source]:
     if not (match := ASSIGNMENT.fullmatch(assignment)):
-        message = f"expected key.path=value, found {reprlib.repr(assignment)}"
+        message = f"expected key.path=value, found {format_value(assignment)}"
         if Path(assignment).suffix in (".yaml", ".yml", ".json"):
             message += "; a config goes with -c"
         raise ConfigError([ConfigIssue((), message, COMMAND_LINE)])
@@ -129,7 +128,7 @@ def merge(base: Source, over: Source) -> Source:
     def lay_over(below: Any, above: Any, path: KeyPath) -> Any:
         is_list = isinstance(below, list) and _counts_items(above)
         if is_list:
-            below = _entries(below)
+            below = {str(number): item for number, item in enumerate(below)}
         if "args" not in path:  # outside args a bare string stands for {type: string}
             if isinstance(below, str) and isinstance(above, dict):
                 below = {"type": below}
@@ -158,13 +157,8 @@ def _counts_items(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(map(str.isdecimal, value))
 
 
-def _entries(value: Any) -> dict[str, Any]:
-    """Return what a mapping or a list holds, by key or by number; nothing for a scalar."""
-    if isinstance(value, list):
-        return {str(number): item for number, item in enumerate(value)}
-    return value if isinstance(value, dict) else {}
-
-
-def _paths_in(value: Any, path: KeyPath = ()) -> list[KeyPath]:
-    below = [p for key, item in _entries(value).items() for p in _paths_in(item, (*path, key))]
-    return [path, *below]
+def _paths_in(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    yield path
+    items = enumerate(value) if isinstance(value, list) else ()
+    for key, item in value.items() if isinstance(value, dict) else items:
+        yield from _paths_in(item, (*path, str(key)))

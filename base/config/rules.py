@@ -172,7 +172,7 @@ def check_monitor_column(config: Config, monitor: Any, path: KeyPath) -> Iterato
 
 
 def _settings_agree(config: Config) -> Iterator[ConfigIssue]:
-    trainer, scheduler = config.trainer, config.lr_scheduler
+    trainer = config.trainer
     is_off = trainer.monitor == "off"
     if trainer.early_stop and is_off:
         message = "needs a trainer.monitor to judge improvement by"
@@ -180,6 +180,7 @@ def _settings_agree(config: Config) -> Iterator[ConfigIssue]:
     if trainer.len_epoch is not None and trainer.limit_batches is not None:
         message = "len_epoch fixes the steps of an epoch; remove one"
         yield ConfigIssue(("trainer", "limit_batches"), message)
+    scheduler = config.lr_scheduler
     if scheduler is not None and scheduler.type == PLATEAU:
         if scheduler.interval == "step":
             message = f"{PLATEAU} looks at an epoch's result; expected epoch"

@@ -33,9 +33,8 @@ def _check_name(name: str) -> str:
 def check_monitor(monitor: str) -> str:
     """Return what a monitor may be told to follow; ValueError for anything else."""
     if not MONITOR.fullmatch(monitor):
-        raise ValueError(
-            f"expected 'min COLUMN', 'max COLUMN' or 'off', found {format_value(monitor)}"
-        )
+        expected = "'min COLUMN', 'max COLUMN' or 'off'"
+        raise ValueError(f"expected {expected}, found {format_value(monitor)}")
     return monitor
 
 
