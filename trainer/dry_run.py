@@ -20,8 +20,6 @@ from trainer.trainer import Trainer
 NUM_TIMED_BATCHES = 5
 ROW = "{:<32}  {:<20}  {:<16}  {:>12}  {:>12}"
 
-Shapes = dict[str, torch.Size]  # of the outputs, by the names of the modules
-
 
 def dry_run(trainer: Trainer) -> None:
     """Run one training and one validation batch, and print what they show.
@@ -57,7 +55,7 @@ def _try_first_batch(trainer: Trainer) -> str:
     """Train on a batch, print each layer as it comes through; return what a guess would lose."""
     batch = next(trainer.data_loader.batches(0, 1))
     target = batch[-1] if isinstance(batch, (tuple, list)) else None
-    shapes: Shapes = {}
+    shapes: dict[str, torch.Size] = {}  # of the outputs of the modules
     for name, module in trainer.network.named_modules():
         if module is trainer.network or not any(module.children()):
             module.register_forward_hook(partial(_print_layer, shapes, name or "(model)"))
@@ -72,7 +70,7 @@ def _try_first_batch(trainer: Trainer) -> str:
     return _uniform_guess(shapes.get("(model)", torch.Size()), target)
 
 
-def _print_layer(shapes: Shapes, name: str, module: nn.Module, args: Any, output: Any) -> None:
+def _print_layer(shapes: dict, name: str, module: nn.Module, args: Any, output: Any) -> None:
     if name in shapes:  # a layer that is called again is shown once
         return
     shapes[name] = _shape(output)

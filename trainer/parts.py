@@ -234,8 +234,7 @@ def build_callbacks(config: Config) -> list[Callback]:
     callbacks = build_parts(config, ("callbacks",), config.callbacks, CALLBACKS)
     hooks = {name for name in dir(Callback) if name.startswith("on_")}
     for number, callback in enumerate(callbacks):
-        for name in dir(callback):
-            near = did_you_mean(name, hooks) if name.startswith("on_") and name not in hooks else ""
-            if near:
+        for name in (n for n in dir(callback) if n.startswith("on_") and n not in hooks):
+            if near := did_you_mean(name, hooks):
                 raise config.issue(("callbacks", number), f"nothing calls its {name}(){near}")
     return callbacks

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from base.base_writer import ResumedFrom
 from base.checkpoint.checkpoints import BEST, Checkpoints, read_checkpoint
 from base.checkpoint.files import write_atomic, write_error
 from base.config.schema import Config
-from base.errors import UsageError
+from base.errors import CheckpointError, UsageError
 from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
 from logger.console import NOT_RESULTS, format_values
@@ -99,15 +99,12 @@ def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str
     if source.tensorboard.exists():
         shutil.copytree(source.tensorboard, target.tensorboard)
     best = source.checkpoints / BEST
-    if best.exists() and read_checkpoint(best)["epoch"] <= state["epoch"]:
-        shutil.copy(best, target.checkpoints)
+    with suppress(CheckpointError):  # damaged, or never there
+        if read_checkpoint(best)["epoch"] <= state["epoch"]:
+            shutil.copy(best, target.checkpoints)
 
 
-def announce(
-    run: RunDirectory | None,
-    summary: dict[str, Any],
-    config: Config,
-) -> dict[str, Any]:
+def announce(run: RunDirectory | None, summary: dict[str, Any], config: Config) -> dict[str, Any]:
     """Say what a finished run reached, where it lies and what to do next; return the summary."""
     if run is None:
         return summary
