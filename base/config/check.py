@@ -50,9 +50,8 @@ def check_config(source: Source) -> Config:
     issues += [issue for part in writers for issue in part.check_options()]
     issues += _check_param_groups(values.get("optimizer"))
     if not any(issue.where for issue in issues):  # the project's own modules can be imported
-        wrong = [issue.path for issue in issues]
         on = [part for part in writers if values["logger"][part.path[1]] is not False]
-        issues += check_rules(values, wrong, [part[:3] for part in nodes + on])
+        issues += check_rules(values, [i.path for i in issues], [part[:3] for part in nodes + on])
     raise_issues(source, issues)
     return Config.from_source(source)
 
@@ -172,11 +171,12 @@ def _writers_in(logger: Any, wrong: Collection[KeyPath]) -> Iterator[_Part]:
 
 
 def _check_param_groups(optimizer: Any) -> Iterator[ConfigIssue]:
-    groups = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
-    for number, group in enumerate(groups if isinstance(groups, list) else ()):
+    section = optimizer if isinstance(optimizer, dict) else {}
+    name, groups = section.get("type"), section.get("param_groups")
+    is_clear = isinstance(name, str) and isinstance(groups, list)
+    for number, group in enumerate(groups if is_clear else ()):
         if isinstance(group, dict):
             options = {k: v for k, v in group.items() if k not in ParamGroup.model_fields}
-            path = ("optimizer", "param_groups", number)
-            node = {"type": optimizer.get("type"), "args": options}
+            path, node = ("optimizer", "param_groups", number), {"type": name, "args": options}
             issues = _Part(path, node, OPTIMIZERS, RUNTIME["optimizer"]).check_options()
             yield from (issue for issue in issues if issue.path != path)

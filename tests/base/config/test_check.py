@@ -191,6 +191,10 @@ ISSUES = [
         "19:59: optimizer.param_groups.1.lr: expected a valid number, found 'x'",
     ),
     (
+        "AdamW => [x]\n  param_groups: [{lrr: 1}]",
+        "18:3: optimizer.type: expected a valid string, found ['x']",
+    ),
+    (
         "AdamW => AdamW\n  param_groups: 5",
         "19:3: optimizer.param_groups: expected a list, found 5",
     ),
