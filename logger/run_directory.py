@@ -3,6 +3,7 @@
 import logging
 import os
 import weakref
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
@@ -105,14 +106,10 @@ def acquire_new(parent: Path) -> RunDirectory:
     """
     while True:
         run = RunDirectory(Path(parent) / new_run_id())
-        try:
-            run.path.mkdir(parents=True)
-        except OSError as error:
-            if run.path.is_dir():
-                continue  # another process's, of the same microsecond
-            raise write_error(run.path, error) from error
-        run.acquire()
-        return run
+        if not os.path.exists(run.path):
+            with suppress(UsageError):  # another process's, of the same microsecond
+                run.acquire()
+                return run
 
 
 def check_run_id(run_id: str) -> None:
