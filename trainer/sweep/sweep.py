@@ -162,7 +162,9 @@ def plot_trials(study: "Study", metric: str, path: Path) -> None:
         panels = ravel(plot_slice(study, target_name=metric))
         figure = panels[0].figure
         figure.set_size_inches(3.5 * len(panels) + 1, 4)
+        figure.set_layout_engine("constrained")
         for axes in panels:  # else labels overlap
             axes.tick_params(axis="x", which="both", rotation=90, labelsize=8)
+            axes.set_xlabel(axes.get_xlabel(), fontsize=9)
         save_figure(figure, path)
         plt.close(figure)
