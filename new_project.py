@@ -32,6 +32,7 @@ from typing import Annotated
 import typer
 
 from rooms import (
+    KINDS,
     OPTIONAL,
     REQUIRED,
     ROOMS,
@@ -171,7 +172,7 @@ def add_rooms(project: Path, rooms: Iterable[str], *, template: Path = TEMPLATE)
     files = {
         file: content
         for file, content in new.items()
-        if content != old.get(file) or any(lies_in(file, r, "code", "configs") for r in own)
+        if content != old.get(file) or any(lies_in(file, r, *KINDS) for r in own)
     }
     files[ROOMS] = new[ROOMS]
     try:

@@ -20,6 +20,7 @@ OPTIONAL = (
     *("pyproject.toml", "requirements.txt", "requirements-dev.txt"),
 )
 ROOMS = "rooms.toml"
+KINDS = ("code", "configs", "tests", "docs")  # of the files that a room lists
 TEMPLATE_ONLY = {"pre-commit"}  # requirements of what no project gets
 SUFFIXES = {".py", ".yaml", ".yml", ".json", ".md", ".txt", ".csv"}
 NOT_ENTERED = re.compile(r"\..*|__pycache__|saved")

@@ -126,6 +126,14 @@ def rooms_imported(tree: ast.AST) -> Iterator[str]:
             yield room
 
 
+def rooms_named(tree: ast.AST) -> Iterator[str]:
+    """Yield the rooms whose modules are named in strings, as of code that another process runs."""
+    for text in strings(tree):
+        for name in re.findall(r"\w+(?:\.\w+)+", text):
+            if name in ROOM_OF_MODULE:
+                yield ROOM_OF_MODULE[name]
+
+
 def strings(tree: ast.AST) -> Iterator[str]:
     """Yield the strings in `tree` that are no docstrings."""
     docstrings = {
@@ -271,12 +279,12 @@ def test_the_core_names_no_room_in_a_string():
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_the_core_and_the_rooms_it_needs(room):
+def test_a_room_and_its_tests_import_only_the_core_and_the_rooms_it_needs(room):
     wrong = [
         f"{file} imports of the room {other}"
         for file in files_of(room, *KINDS)
         if file.endswith(".py")
-        for other in rooms_imported(parse(ROOT / file))
+        for other in {*rooms_imported(parse(ROOT / file)), *rooms_named(parse(ROOT / file))}
         if other not in needed(room)
     ]
     assert set(wrong) - NOT_YET == set()
@@ -400,6 +408,11 @@ def test_rooms_are_found_in_all_forms_of_imports():
         "from data_loader import other\n"
     )
     assert list(rooms_imported(tree)) == ["digits"] * 3
+
+
+def test_rooms_are_found_in_code_that_is_text():
+    tree = ast.parse('run("import os, data_loader.datasets; from data_loader import x")')
+    assert list(rooms_named(tree)) == ["digits"]
 
 
 def test_strings_are_told_from_docstrings():

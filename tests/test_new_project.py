@@ -254,13 +254,15 @@ def test_added_rooms_give_what_a_new_project_with_them_has(template, desk, proje
 
 
 def test_a_room_that_was_deleted_stays_so_until_it_is_added_again(template, project):
-    shutil.rmtree(project / "trainer" / "stay")
+    for folder in ("trainer/stay", "tests/trainer/stay"):
+        shutil.rmtree(project / folder)
     rooms = (project / "rooms.toml").read_text()
     write(project / "rooms.toml", rooms[: rooms.index("\n[stay]")])
     add_rooms(project, ["other"], template=template)
     assert not (project / "trainer" / "stay").exists()
     assert list(tomllib.loads((project / "rooms.toml").read_text())) == ["other"]
-    assert "trainer/stay/__init__.py" in add_rooms(project, ["stay"], template=template)
+    back = {"trainer/stay/__init__.py", "tests/trainer/stay/test_stay.py"}
+    assert back <= set(add_rooms(project, ["stay"], template=template))
     assert list(tomllib.loads((project / "rooms.toml").read_text())) == ["other", "stay"]
 
 

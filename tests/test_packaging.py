@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rooms import project_files, read_template
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -143,6 +145,14 @@ def test_the_quick_tests_leave_out_the_slow_ones_and_both_demand_coverage(make):
     assert every.endswith('--cov-fail-under=90 -m ""\n')
     assert halves.count('pytest --cov --cov-report= -m ""') == 2
     assert "--fail-under=90\n" in halves
+
+
+@needs_make
+def test_the_tests_of_a_project_demand_no_coverage(make, tmp_path):
+    files = project_files(read_template(ROOT), [], "my_project")
+    (tmp_path / "Makefile").write_bytes(files["Makefile"])
+    assert "pytest --cov " in make("-n", "test").stdout
+    assert "fail-under" not in make("-n", "test-all").stdout
 
 
 @needs_make

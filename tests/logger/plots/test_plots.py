@@ -113,7 +113,7 @@ def test_the_package_is_imported_without_what_only_some_of_it_needs():
     code = """
 import sys, base.errors
 before = set(sys.modules)
-import logger.plots.plots_writer, logger.report.report_writer, logger.tensorboard_writer
+import logger.plots.plots_writer, logger.tensorboard_writer
 heavy = {"tensorboard", "torch.utils.tensorboard", "matplotlib", "pandas", "sklearn", "wandb"}
 print(sorted((set(sys.modules) - before) & heavy))
 from logger.plots.figures import draw_confusion_matrix, draw_image_sheet
