@@ -1,5 +1,6 @@
 """Run the trials of a sweep one after another, each in a run of its own, and rank them."""
 
+import io
 import logging
 import math
 import re
@@ -16,7 +17,6 @@ from base.data.sample_rng import derive_seed
 from base.errors import DivergedError, StoppedError, UsageError, UserError, WriteError
 from base.runtime.device import select_device
 from logger import RunDirectory
-from logger.plots.figures import save_figure
 from logger.run_directory import check_run_id, new_run_id
 from trainer.assembly import build_trainer
 from trainer.resume import continue_run, find_config
@@ -162,9 +162,10 @@ def plot_trials(study: "Study", metric: str, path: Path) -> None:
         panels = ravel(plot_slice(study, target_name=metric))
         figure = panels[0].figure
         figure.set_size_inches(3.5 * len(panels) + 1, 4)
-        figure.set_layout_engine("constrained")
         for axes in panels:  # else labels overlap
             axes.tick_params(axis="x", which="both", rotation=90, labelsize=8)
             axes.set_xlabel(axes.get_xlabel(), fontsize=9)
-        save_figure(figure, path)
+        picture = io.BytesIO()
+        figure.savefig(picture, dpi=120, bbox_inches="tight")
         plt.close(figure)
+    write_atomic(path, picture.getvalue())
