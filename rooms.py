@@ -157,6 +157,7 @@ def without_requirements(content: bytes, names: Iterable[str]) -> bytes:
 
 def only_rooms(content: bytes, rooms: Iterable[str]) -> bytes:
     """Return `rooms.toml` with its first comment and the entries of these rooms."""
+    content = re.sub(rb"(?m)^(# )?long_tests .*\n", b"", content)  # these stay in the template
     head, *entries = content.split(b"\n[")
     kept = [entry for entry in entries if entry.partition(b"]")[0].decode() in rooms]
     return b"\n[".join([head, *kept])

@@ -1,8 +1,8 @@
 """Evaluate a trained model on the test data of its config.
 
-python test.py -r saved/digits
-python test.py -r saved/digits/RUN/checkpoints/model_best.pth
-python test.py -r saved/digits test_dataset.args.train=true
+python test.py -r saved/NAME
+python test.py -r saved/NAME/RUN/checkpoints/model_best.pth
+python test.py -r saved/NAME test_dataset.args.train=true
 """
 
 from pathlib import Path
@@ -50,12 +50,14 @@ def main(config: "Config", path: Path, state: dict[str, Any]) -> dict[str, float
         log.warning("trainer.limit_batches=%d leaves test data out", config.trainer.limit_batches)
     trainer = load_for_evaluation(config, state, select_device(config.device))
     folder = folder_beside(path, "test")
+    earlier = {file: file.stat().st_mtime_ns for file in folder.glob("*")}
     with closing(open_evaluation_logger(config)) as logger:
         metrics = evaluate(trainer, folder, logger)
     log.info("%s, epoch %d", path, state["epoch"])
     log.info("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
     for file in sorted(folder.iterdir()):
-        log.info("%s", file)
+        if file.stat().st_mtime_ns != earlier.get(file):
+            log.info("%s", file)
     return metrics
 
 

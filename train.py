@@ -3,7 +3,7 @@
 python train.py -c digits.yaml
 python train.py -c digits.yaml --lr 0.01 trainer.epochs=5
 python train.py -c digits.yaml --check
-python train.py -r saved/digits
+python train.py -r saved/NAME
 python train.py --list models
 """
 

@@ -56,7 +56,7 @@ class _Console(logging.Handler):
     """Shows messages on the present stdout, which notebooks replace, around a live bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
+        text = record.getMessage()  # a traceback is for the file
         if record.levelno >= logging.WARNING:
             text = f"{record.levelname.lower()}: {text}"
         try:

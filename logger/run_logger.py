@@ -2,6 +2,7 @@
 
 import json
 import logging
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,7 @@ class RunLogger:
         try:
             write(writer)
         except Exception as error:  # a chart is not worth a run, whatever is wrong with it
-            if writer.required:
-                raise
-            log.warning("%s is off from here on: %s: %s", name, type(error).__name__, error)
+            _warn_if_optional(writer, f"{name} is off from here on", error)
             del self.writers[name]
             with suppress(Exception):
                 writer.close()
@@ -152,10 +151,17 @@ def _build_writers(
         try:
             built[name] = build(node, WRITERS, path=("logger", name), runtime=runtime)
         except Exception as error:  # as above
-            if writer.required:
-                raise
-            log.warning("%s is off: %s: %s", name, type(error).__name__, error)
+            _warn_if_optional(writer, f"{name} is off", error)
     return built
+
+
+def _warn_if_optional(writer: Any, what: str, error: Exception) -> None:
+    """Warn of an error of a writer, its traceback in train.log; raise that of a required one."""
+    if writer.required:
+        raise error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+    log.warning("%s: %s", what, told, exc_info=error)
 
 
 def _overrides(writer: type[BaseWriter], method: str) -> bool:

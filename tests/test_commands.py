@@ -1,6 +1,7 @@
 """`train.py` and `test.py` as a user calls them, on the digits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,31 @@ def test_any_other_unknown_option_is_answered_with_the_nearest(command, room):
     assert "No such option: --devise" in result.output
     assert "--device" in result.output
     assert room not in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "key"), [("--epochs", "trainer.epochs"), ("--keep-last", "trainer.keep_last"),
+                        ("--seed", "seed")],
+)  # fmt: skip
+def test_an_option_that_is_a_key_of_the_config_is_answered_with_the_key(option, key):
+    for arguments in ([option, "3"], [f"{option}=3"]):
+        result = run(train_command, "-c", "digits.yaml", *arguments)
+        assert (result.exit_code, f"write {key}=3" in result.output) == (2, True)
+
+
+def test_test_py_says_that_it_takes_a_run():
+    result = run(test_command, "-c", "digits.yaml")
+    assert (result.exit_code, "no option -c; it takes a run: -r RUN" in result.output) == (2, True)
+
+
+def test_only_what_was_written_now_is_listed(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    (copy / "test").mkdir(exist_ok=True)
+    (copy / "test" / "earlier.txt").write_text("of another evaluation")
+    for _ in range(2):
+        result = run(test_command, "-r", copy)
+        assert f"{copy}/test/metrics.json\n" in result.output
+        assert "earlier.txt" not in result.output
 
 
 def test_what_takes_one_process_is_refused_for_several(monkeypatch, trained):

@@ -1,7 +1,7 @@
 """What all commands share: options, users' errors in one line, the rooms that are there.
 
-A command of your own is `trainer/NAME/__main__.py`, run as `python -m trainer.NAME`; copy that of
-`trainer/find_lr`. Its docstring is its help; the first line stands in that of `train.py` as well.
+A command of your own is `trainer/NAME/__main__.py`, run as `python -m trainer.NAME`; a project's
+README has one. Its docstring is its help; the first line stands in that of `train.py` as well.
 Import torch and the rest of the project only inside its function, so that `--help` stays quick.
 """
 
@@ -9,6 +9,7 @@ import ast
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,16 +71,33 @@ def list_rooms() -> dict[str, str]:
     return {name: (doc or "").partition("\n")[0] for name, doc in docs.items()}
 
 
+def _hint(option: str, value: str) -> str:
+    """Return what to write for an option that there is not, "" where that is not known."""
+    from base.config.schema import Config, TrainerConfig
+
+    name = option[2:].replace("-", "_")
+    if option in ("-c", "--config"):
+        return "it takes a run: -r RUN"
+    if name in list_rooms():
+        return f"see: python -m trainer.{name} --help"
+    section = "trainer." * (name in TrainerConfig.model_fields)
+    return f"write {section}{name}={value}" if section or name in Config.model_fields else ""
+
+
 class ScriptCommand(TyperCommand):
     """The command of train.py or test.py: its help ends with the rooms that are there."""
 
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
-        """Answer an option that is a room's name with the command that it has."""
+        """Answer an option that there is not with what can be written instead."""
         known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        for option in (arg.partition("=")[0] for arg in args if arg.startswith("--")):
-            room = option[2:].replace("-", "_")
-            if option not in known and room in list_rooms():
-                ctx.fail(f"no option {option}; see: python -m trainer.{room} --help")
+        for arg, following in pairwise([*args, "VALUE"]):
+            option, _, value = arg.partition("=")
+            if (
+                arg[:1] == "-"
+                and option not in known
+                and (hint := _hint(option, value or following))
+            ):
+                ctx.fail(f"no option {option}; {hint}")
         return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: Context, formatter: Any) -> None:

@@ -65,7 +65,7 @@ def _try_first_batch(trainer: Trainer) -> str:
         trainer.train_batch(trainer.prepare_batch(batch))
     except (RuntimeError, IndexError, ValueError) as error:
         cause = " ".join(str(error).split())
-        told = f" (target {_format_shape(_shape(target))})"
+        told = f" (target of shape {tuple(_shape(target))})"
         raise UsageError(f"the first batch fails: {cause}{told}; --debug shows where") from error
     return _uniform_guess(shapes.get("(model)", torch.Size()), target)
 

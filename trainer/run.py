@@ -11,7 +11,7 @@ from base.base_writer import ResumedFrom
 from base.checkpoint.checkpoints import BEST, Checkpoints, read_checkpoint
 from base.checkpoint.files import write_atomic, write_error
 from base.config.schema import Config
-from base.errors import CheckpointError, UsageError
+from base.errors import CheckpointError, UsageError, UserError
 from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
 from logger.console import NOT_RESULTS, format_values
@@ -64,6 +64,10 @@ def open_run(
             log.info("continuing in %s after step %d", run.path, state["step"])
         with closing(open_logger(config, run, resumed)) as logger:
             yield run, logger, checkpoints
+    except Exception as error:
+        if not isinstance(error, UserError):
+            log.error("%s ends with an error in its code", run.path, exc_info=True)
+        raise
     finally:
         run.release()
 
@@ -109,7 +113,7 @@ def announce(run: RunDirectory | None, summary: dict[str, Any], config: Config) 
     if run is None:
         return summary
     early = ", stopped early" if summary["stopped_early"] else ""
-    log.info("%s is finished after %d epochs%s", run.path, summary["epochs"], early)
+    log.info("%s is finished after epoch %d%s", run.path, summary["epochs"], early)
     if best := summary["best"]:
         results = {name: value for name, value in best.items() if name not in NOT_RESULTS}
         scores = format_values(dict(sorted(results.items(), key=lambda kv: kv[0][:4] != "val_")))

@@ -296,6 +296,19 @@ def test_a_writer_that_cannot_be_opened_costs_one_warning(run, pad, capsys):
     assert "warning: pad is off: ValueError: a pad without paper" in capsys.readouterr().out
 
 
+def test_a_writer_that_fails_says_where_and_leaves_its_traceback_in_the_log(
+    run, pad, monkeypatch, capsys
+):
+    logger = open_writers(run, pad=True)
+    monkeypatch.setattr(pad, "log_step", lambda self, *args: 1 / 0)
+    setup_logging(run.log_file)
+    logger.log_step({}, 1)
+    place = f"{__file__}:{pad.log_step.__code__.co_firstlineno}"
+    told = f"pad is off from here on: ZeroDivisionError: division by zero ({place})\n"
+    assert capsys.readouterr().out == f"warning: {told}"
+    assert f"{told}Traceback" in run.log_file.read_text()
+
+
 def test_a_required_writer_ends_the_run_when_it_fails(run, pad, monkeypatch):
     monkeypatch.setattr(pad, "required", True, raising=False)
     with pytest.raises(ValueError, match="a pad without paper"):

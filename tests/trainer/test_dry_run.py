@@ -13,7 +13,7 @@ from trainer.dry_run import dry_run
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (nn.Sequential(nn.Linear(5, 4), nn.Linear(7, 3)), r"4x4 and 7x3\) \(target 4\)"),
+        (nn.Sequential(nn.Linear(5, 4), nn.Linear(7, 3)), r"7x3\) \(target of shape \(4,\)\)"),
         (nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 2)), "Target 2 is out of bounds"),
     ],
 )

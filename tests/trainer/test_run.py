@@ -77,7 +77,7 @@ def test_the_same_command_on_a_finished_run_says_so_and_changes_nothing(command,
     before = contents(run)
     code, out, _ = command("-c", "blobs.yaml", "--run-id", "run")
     assert code == 0
-    assert f"{run} is finished after 3 epochs" in out
+    assert f"{run} is finished after epoch 3" in out
     assert "best: epoch" in out
     assert contents(run) == before
 
@@ -236,7 +236,7 @@ def test_the_checkpoints_own_config_counts_and_an_edited_file_is_told(command, r
     logging.getLogger("train").addHandler(caplog.handler)
     code, out, _ = command("-r", run)
     assert code == 0
-    assert "is finished after 3 epochs" in out
+    assert "is finished after epoch 3" in out
     (warning,) = caplog.messages
     assert warning.startswith(f"{file} was edited (trainer.epochs), but the checkpoint's own")
     caplog.clear()
@@ -364,6 +364,15 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(command, start, tree, mo
     assert code == 5
     assert err.startswith("training diverged: loss is nan in epoch 2, step 7; the weights are")
     assert contents(run / "checkpoints") == before
+
+
+def test_a_crash_leaves_its_traceback_in_the_log_of_the_run(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("trainer.Trainer.train_step", lambda self, batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command("-c", "blobs.yaml", "--run-id", "one")
+    text = (tmp_path / "saved/blobs/one/train.log").read_text()
+    assert "one ends with an error in its code\nTraceback" in text
+    assert text.endswith("ZeroDivisionError: division by zero\n")
 
 
 def test_the_trained_model_of_a_run_is_its_best_else_its_newest(run):

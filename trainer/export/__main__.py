@@ -1,7 +1,7 @@
 """Write a run's model for other programs.
 
-python -m trainer.export saved/digits --format onnx
-python -m trainer.export saved/digits --format safetensors --output model.safetensors
+python -m trainer.export saved/NAME --format onnx
+python -m trainer.export saved/NAME --format safetensors --output model.safetensors
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Predict files with a run's model, into a CSV file.
 
-python -m trainer.predict saved/digits FILE_OR_FOLDER
-python -m trainer.predict saved/digits images/ --output predictions.csv
+python -m trainer.predict saved/NAME FILE_OR_FOLDER
+python -m trainer.predict saved/NAME images/ --output predictions.csv
 """
 
 from pathlib import Path

@@ -67,12 +67,12 @@ def predict_files(
     loader.prepare(transforms, in_memory=False, device=device, training=False)
     found = predictions(trainer, loader)
     rows = sample_columns(source, len(samples), is_named="path" in found)
-    name = f"{source.resolve().name.removesuffix('.csv')}.csv"
-    output = output or folder_beside(path, "predictions") / name
+    name = source.resolve().stem if source.is_file() else source.resolve().name
+    output = output or folder_beside(path, "predictions") / f"{name}.csv"
     make_folder(output.parent)
     rows = rows.merge(found, left_index=True, right_index=True, suffixes=("_given", ""))
     write_atomic(output, rows.to_csv(index=False))
-    log.info("%d predictions: %s", len(found), output)
+    log.info("predictions: %d, in %s", len(found), output)
     return output
 
 

@@ -1,6 +1,6 @@
 """Run the step of a diverged run again, to explain it.
 
-python -m trainer.replay saved/digits/RUN/failure.pth
+python -m trainer.replay saved/NAME/RUN/failure.pth
 """
 
 from pathlib import Path

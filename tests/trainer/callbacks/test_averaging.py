@@ -119,7 +119,9 @@ def test_the_average_is_saved_to_be_tested_and_to_start_from(averaging, start):
     model = MODELS.find("BlobNet")()
     load_matching(model, run / "checkpoints" / "model_swa.pth")
     assert torch.equal(model.conv.weight, state["model"]["conv.weight"])
-    with pytest.raises(UsageError, match=r"start a new run from them with model\.weights="):
+    with pytest.raises(
+        UsageError, match=r"holds weights only; they can start a run: model\.weights="
+    ):
         start_from_checkpoint(run / "checkpoints" / "model_swa.pth", ["trainer.epochs=4"])
 
 

@@ -82,7 +82,7 @@ def test_the_same_command_continues_what_was_stopped(cross_validate, tmp_path, t
     assert cross_validate("--folds", "2", "--run-id", "cv").exit_code == 0
     continued = (folder / "cv-folds.csv").read_text()
     again = cross_validate("--folds", "2", "--run-id", "cv")
-    assert again.output.count("is finished after 2 epochs") == 2
+    assert again.output.count("is finished after epoch 2") == 2
     assert (folder / "cv-folds.csv").read_text() == continued
     assert cross_validate("--folds", "2", "--run-id", "whole").exit_code == 0
     assert (folder / "whole-folds.csv").read_text() == continued
