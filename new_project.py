@@ -12,7 +12,6 @@ runs of different projects can be told apart: `name: digits` turns into `name: m
 Its `.template.zip` holds its files as they were created, so that --add can tell what is changed.
 """
 
-import hashlib
 import json
 import keyword
 import os
@@ -46,6 +45,8 @@ from rooms import (
     project_files,
     read_rooms,
     read_template,
+    split_names,
+    version_of,
     with_needed,
 )
 
@@ -100,13 +101,6 @@ def write_record(path: Path, files: Files, template: Files, rooms: list[str], na
             record.writestr(zipfile.ZipInfo(file), content, zipfile.ZIP_DEFLATED)
 
 
-def version_of(template: Files) -> dict[str, str]:
-    """Return the template's version and the hash of all that a project may get of it."""
-    version = re.search(rb"(?m)^version = (.*)$", template["setup.cfg"])
-    digest = hashlib.sha256(repr(sorted(template.items())).encode()).hexdigest()
-    return {"version": version[1].decode() if version else "", "hash": digest}
-
-
 # --- create and add -------------------------------------------------------------------------------
 
 
@@ -144,7 +138,8 @@ def read_record(project: Path, source: Files) -> tuple[dict, Files]:
             files = {file: record.read(file) for file in record.namelist()}
         origin = json.loads(files.pop(ORIGIN))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ProjectError(f"{str(project)!r} is no project with a {RECORD}: {error}") from error
+        why = "it has none" if isinstance(error, FileNotFoundError) else error
+        raise ProjectError(f"{str(project)!r} is no project with a {RECORD}: {why}") from error
     here = version_of(source)
     if origin["hash"] != here["hash"]:
         made = f"{origin['version']} ({origin['hash'][:8]})"
@@ -194,6 +189,16 @@ def add_rooms(project: Path, rooms: Iterable[str], *, template: Path = TEMPLATE)
     return sorted(files)
 
 
+def add_and_report(path: str, rooms: list[str]) -> str:
+    """Give a project more rooms, and return what was written and what to do next."""
+    files = add_rooms(Path(path), rooms)
+    lines = [*files, f"{path} has {', '.join(rooms)} {'now' if files else 'already'}"]
+    if any(file.startswith("requirements") for file in files):
+        install = ".venv/bin/python -m pip install -r requirements-dev.txt"
+        lines += ["Next:", f"  cd {shlex.quote(path)}", f"  {install}"]
+    return "\n".join(lines)
+
+
 def stop(number: int, frame: FrameType | None) -> None:
     """End the command on a signal; what was put together so far is removed on the way."""
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -220,8 +225,9 @@ def main(
         if list_only:
             return typer.echo(list_rooms(TEMPLATE))
         if add:
-            files = add_rooms(Path(path), split_names(add))
-            return typer.echo("\n".join([*files, f"{path} has {add} now"]))
+            return typer.echo(add_and_report(path, split_names(add)))
+        if not Path(path).name:
+            raise ProjectError("NAME is missing: its name, or a path such as ../my_project")
         create_project(Path(path), split_names(with_rooms))
     except ProjectError as error:
         typer.echo(error, err=True)
@@ -234,12 +240,8 @@ def main(
     )
 
 
-def split_names(text: str) -> list[str]:
-    """Return the names in `text`, which commas or blanks separate."""
-    return text.replace(",", " ").split()
-
-
 if __name__ == "__main__":
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
+    text = __doc__.replace("\n\n", "\n\n\b\n")  # keeps the lines
+    app.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})(main)
     app()

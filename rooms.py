@@ -4,6 +4,7 @@ Read by `new_project.py` alone; a project does not hold this file.
 """
 
 import difflib
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -59,6 +60,13 @@ def read_template(template: Path) -> Files:
     return found
 
 
+def version_of(template: Files) -> dict[str, str]:
+    """Return the template's version and the hash of all that a project may get of it."""
+    version = re.search(rb"(?m)^version = (.*)$", template["setup.cfg"])
+    digest = hashlib.sha256(repr(sorted(template.items())).encode()).hexdigest()
+    return {"version": version[1].decode() if version else "", "hash": digest}
+
+
 def read_rooms(files: Files) -> dict[str, dict[str, Any]]:
     """Return the entries of `rooms.toml` by room."""
     return tomllib.loads(files[ROOMS].decode())
@@ -99,6 +107,11 @@ def with_needed(rooms: Mapping[str, Mapping], asked: Iterable[str]) -> list[str]
             chosen.add(name)
             waiting += rooms[name].get("needs", ())
     return [name for name in rooms if name in chosen]
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in `text`, which commas or blanks separate."""
+    return text.replace(",", " ").split()
 
 
 def list_rooms(template: Path) -> str:

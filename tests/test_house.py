@@ -290,6 +290,13 @@ def test_a_room_and_its_tests_import_only_the_core_and_the_rooms_it_needs(room):
     assert set(wrong) - NOT_YET == set()
 
 
+def test_the_rooms_that_the_reference_names_are_there():
+    reference = (ROOT / "docs" / "CONFIG.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\broom `(\w+)`", reference))
+    assert named >= {"sweep", "mixing", "plots"}
+    assert named <= ROOMS.keys()
+
+
 MODULE_OF = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
 

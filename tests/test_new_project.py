@@ -244,7 +244,7 @@ def test_added_rooms_give_what_a_new_project_with_them_has(template, desk, proje
     write(project / "train.py", "# changed by the owner\n")
     result = run(template, "my_project", "--add", "search", cwd=desk)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.endswith("trainer/search/__init__.py\nmy_project has search now\n")
+    assert "\ntrainer/search/__init__.py\nmy_project has search now\n" in result.stdout
     found = snapshot(project)
     (desk / "whole").mkdir()
     create_project(desk / "whole" / "my_project", ["search"], template=template)
@@ -253,6 +253,17 @@ def test_added_rooms_give_what_a_new_project_with_them_has(template, desk, proje
     assert found.pop("train.py") == b"# changed by the owner\n"
     whole.pop("train.py")
     assert found == whole
+
+
+def test_what_to_do_after_a_room_was_added_is_said(template, desk):
+    write(template / "requirements-dev.txt", "-r requirements.txt\noptuna==5\n")
+    write(template / "requirements.txt", "torch==2\n")
+    create_project(desk / "my_project", template=template)
+    first, second = (run(template, "my_project", "--add", "search,other", cwd=desk) for _ in "ab")
+    install = ".venv/bin/python -m pip install -r requirements-dev.txt"
+    next_step = f"my_project has search, other now\nNext:\n  cd my_project\n  {install}\n"
+    assert first.stdout.endswith(next_step)
+    assert second.stdout == "my_project has search, other already\n"
 
 
 def test_a_room_that_was_deleted_stays_so_until_it_is_added_again(template, project):
@@ -292,6 +303,7 @@ def test_rooms_are_added_to_a_project_alone(template, project, content):
         (project / ".template.zip").write_bytes(content)
     with pytest.raises(ProjectError, match=r"is no project with a \.template\.zip") as caught:
         add_rooms(project, ["search"], template=template)
+    assert "Errno" not in str(caught.value)
     assert caught.value.exit_code == 2
     with pytest.raises(ProjectError, match="no room 'serch'"):
         add_rooms(project, ["serch"], template=template)
@@ -591,13 +603,23 @@ def test_the_command_refuses_on_one_line_with_code_2(template, desk, tmp_path, n
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [((), 2), (("a", "b"), 2), (("--hlep",), 2), (("--", "--help"), 2), (("--help",), 0)],
+    [
+        ((), 2),
+        (("a", "b"), 2),
+        (("--hlep",), 2),
+        (("--", "--help"), 2),
+        (("--help",), 0),
+        (("-h",), 0),
+        ((".",), 2),
+    ],
 )
 def test_wrong_usage_ends_with_code_2_and_help_with_none(template, desk, arguments, code):
     result = run(template, *arguments, cwd=desk)
     assert result.returncode == code
     assert "Traceback" not in result.stderr
     assert ("Its name, or a path" in result.stdout) == (code == 0)
+    assert ("\n  python new_project.py ../my_project\n" in result.stdout) == (code == 0)
+    assert ("NAME is missing" in result.stderr) == (arguments in ((), (".",)))
     assert snapshot(desk) == {}
 
 

@@ -90,13 +90,9 @@ class ScriptCommand(TyperCommand):
     def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
         """Answer an option that there is not with what can be written instead."""
         known = {option for parameter in self.get_params(ctx) for option in parameter.opts}
-        for arg, following in pairwise([*args, "VALUE"]):
+        for arg, after in pairwise([*args, "VALUE"]):
             option, _, value = arg.partition("=")
-            if (
-                arg[:1] == "-"
-                and option not in known
-                and (hint := _hint(option, value or following))
-            ):
+            if arg[:1] == "-" and option not in known and (hint := _hint(option, value or after)):
                 ctx.fail(f"no option {option}; {hint}")
         return super().parse_args(ctx, args)
 
