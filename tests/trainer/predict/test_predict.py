@@ -155,6 +155,7 @@ def test_images_are_read_as_the_tensors_that_a_dataset_gives(run, files):
         assert float(row["probability"]) == pytest.approx(float(other["confidence"]), abs=1e-5)
     (single,) = predicted(run, files / "03.png")
     assert single["prediction"] == found[3]["prediction"]
+    assert {path.name for path in (run / "predictions").iterdir()} == {"images.csv", "03.csv"}
 
 
 def test_without_test_data_the_validation_data_tell_what_images_are(run, files):
