@@ -38,7 +38,7 @@ def run(
     debug: command.Debug = False,
 ) -> None:
     """Do what was asked for: list names, try a config, or train."""
-    from base.errors import exit_on_user_error
+    from base.errors import UsageError, exit_on_user_error
 
     with exit_on_user_error(debug=debug):
         if list_names:
@@ -49,6 +49,8 @@ def run(
 
         from trainer.resume import find_start
 
+        if check and resume:
+            raise UsageError("--check tries a config: -c CONFIG")
         changes = command.with_short_options(overrides, device, lr, bs)
         loaded, resume_point = find_start(config, resume, run_id, changes)
         if not check:

@@ -55,6 +55,7 @@ class BaseDataLoader(DataLoader):
         indices: Tensor | None = None,
     ) -> None:
         self.seed = torch.initial_seed() % 2**63 if seed is None else seed
+        self.valid_indices = torch.arange(0)
         if indices is None:
             indices, self.valid_indices = split_indices(dataset, validation_split, seed=self.seed)
             if hasattr(dataset, "fit_to"):

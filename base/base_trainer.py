@@ -107,7 +107,7 @@ class BaseTrainer(TrainerState, ABC):
         return self.summary()
 
     def begin(self, logger: Any, checkpoints: Checkpoints | None = None) -> None:
-        """Let the callbacks look at what is to be trained; for `fit`, or a few steps without it."""
+        """Set where to log and save, call `on_fit_start`; for `fit`, or a few steps without it."""
         self.logger, self.checkpoints = logger, checkpoints
         self._call("on_fit_start")
 

@@ -29,8 +29,8 @@ class Evaluation:
 
     A writer may add to `metrics` what it computes itself. `predictions` has a column (N,) for each
     of `target`, `prediction`, `loss` and, for classes, `confidence`; it is empty where `kind` is
-    "". `class_names` go up to the highest class seen. `inputs_at(indices)` reads the inputs of
-    samples as the model gets them, and `folder` is where reports belong.
+    "". `class_names` go up to the highest class seen. `inputs_at(positions)` reads the inputs of
+    the samples in those rows as the model gets them, and `folder` is where reports belong.
     """
 
     metrics: dict[str, float]

@@ -15,7 +15,6 @@ from base.checkpoint.files import write_error
 
 VERBOSITY = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
 SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal for a live bar
-NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
 
 log = logging.getLogger("train")
 _handlers: list[logging.Handler] = []  # those of the last `setup_logging`

@@ -2,11 +2,10 @@
 
 import csv
 import logging
-import os
 from collections.abc import Mapping
 
 from base.base_writer import BaseWriter, ResumedFrom
-from base.checkpoint.files import write_atomic, write_error
+from base.checkpoint.files import sync, write_atomic, write_error
 from base.registry import WRITERS
 from logger.run_directory import RunDirectory
 
@@ -52,8 +51,7 @@ class CsvWriter(BaseWriter):
                 if is_first:
                     writer.writeheader()
                 writer.writerow(row)
-                file.flush()
-                os.fsync(file.fileno())
+                sync(file)
         except OSError as error:
             raise write_error(self._path, error) from error
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from base.base_writer import BaseWriter, Evaluation, ResumedFrom
 from base.checkpoint.files import write_atomic
-from base.config.schema import Config
+from base.config.schema import NOT_RESULTS, Config
 from base.registry import WRITERS
 from base.registry.build import build
-from logger.console import NOT_RESULTS, format_values
+from logger.console import format_values
 from logger.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ class RunLogger:
     def to_tensorboard(self, write: Callable[[Any], None]) -> None:
         """Write to TensorBoard if it is on; if that fails, say so and go on without it."""
         if "tensorboard" in self.writers:
-            self._tell("tensorboard", write)
+            self._call("tensorboard", write)
 
-    def _tell(self, name: str, write: Callable[[Any], None]) -> None:
+    def _call(self, name: str, write: Callable[[Any], None]) -> None:
         writer = self.writers[name]
         try:
             write(writer)
@@ -59,24 +59,24 @@ class RunLogger:
             with suppress(Exception):
                 writer.close()
 
-    def _tell_all(self, method: str, *args: Any) -> None:
+    def _call_all(self, method: str, *args: Any) -> None:
         for name in list(self.writers):
-            self._tell(name, lambda writer: getattr(writer, method)(*args))
+            self._call(name, lambda writer: getattr(writer, method)(*args))
 
     def log_config(self, text: str) -> None:
         """Show the config, as YAML text."""
         if not self._is_resumed:
-            self._tell_all("log_config", text)
+            self._call_all("log_config", text)
 
     def log_model(self, model: "nn.Module", read_inputs: Callable[[], Any]) -> None:
         """Show the plain model, and inputs that are read only if a writer shows them."""
         shows = any(_overrides(type(writer), "log_model") for writer in self.writers.values())
         if shows and not self._is_resumed:
-            self._tell_all("log_model", model, read_inputs())
+            self._call_all("log_model", model, read_inputs())
 
     def log_step(self, values: Mapping[str, float], step: int) -> None:
         """Add to the training curves at the optimizer step `step`."""
-        self._tell_all("log_step", values, step)
+        self._call_all("log_step", values, step)
 
     def log_epoch(
         self, row: Mapping[str, float | int], *, num_epochs: int, waiting: float = 0.0
@@ -90,7 +90,7 @@ class RunLogger:
             WriteError: metrics.csv cannot be written.
         """
         row = {key: value if isinstance(value, int) else float(value) for key, value in row.items()}
-        self._tell_all("log_epoch", row)
+        self._call_all("log_epoch", row)
         if self._run is None:
             return
         results = format_values({key: row[key] for key in row if key not in NOT_RESULTS})
@@ -102,11 +102,11 @@ class RunLogger:
 
     def log_evaluation(self, evaluation: Evaluation) -> None:
         """Report the results of test.py."""
-        self._tell_all("log_evaluation", evaluation)
+        self._call_all("log_evaluation", evaluation)
 
     def flush(self) -> None:
         """Hand what was logged to the operating system; before each checkpoint."""
-        self._tell_all("flush")
+        self._call_all("flush")
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json and what else a finished run leaves.
@@ -119,11 +119,11 @@ class RunLogger:
         text = json.dumps(summary, default=str)
         summary = json.loads(text, parse_constant=lambda constant: None)  # no NaN, no infinity
         write_atomic(self._run.summary_file, json.dumps(summary, indent=2) + "\n")
-        self._tell_all("finish", summary)
+        self._call_all("finish", summary)
 
     def close(self) -> None:
         """Close all writers."""
-        self._tell_all("close")
+        self._call_all("close")
         self.writers.clear()
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from base.base_writer import BaseWriter, ResumedFrom
+from base.config.schema import NOT_RESULTS
 from base.registry import WRITERS
 from base.runtime.device import rng_state, set_rng_state
-from logger.console import NOT_RESULTS
 from logger.event_file import open_events
 from logger.run_directory import RunDirectory
 

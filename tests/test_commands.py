@@ -103,7 +103,7 @@ def test_a_run_and_a_config_are_told_apart(trained):
     result = run(train_command, "-c", trained)
     assert (result.exit_code, "a run is continued with -r" in result.output) == (2, True)
     result = run(train_command, "-r", "configs/digits.yaml")
-    assert (result.exit_code, "not a checkpoint" in result.output) == (3, True)
+    assert (result.exit_code, "a config goes with -c" in result.output) == (2, True)
 
 
 def test_a_mistake_ends_with_2_and_creates_nothing(tmp_path):

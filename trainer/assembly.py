@@ -25,7 +25,7 @@ def build_trainer(
         ConfigError: a class refuses its args.
         CheckpointError, DataError: data or weights are missing, damaged, or other than the state's.
     """
-    _seed(config)
+    _make_reproducible(config)
     decided = state["decided"] if state else {}
     loaders = build_data(config, device, **decided)
     trainer = _assemble(config, device, *loaders, load_weights=state is None)
@@ -47,14 +47,14 @@ def load_for_evaluation(
         CheckpointError: the checkpoint belongs to another model.
         ConfigError, DataError: there is no data, or it cannot be read.
     """
-    _seed(config)
+    _make_reproducible(config)
     loader = build_loader(config, device, state.get("data"))
     trainer = _assemble(config, device, loader, loader, load_weights=False)
     trainer.load_model(state)
     return trainer
 
 
-def _seed(config: Config) -> None:
+def _make_reproducible(config: Config) -> None:
     set_deterministic(config.trainer.deterministic)
     seed_everything(config.seed)
 

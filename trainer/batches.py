@@ -68,7 +68,7 @@ def loss_components(losses: Losses | None, *, taken: Container[str]) -> dict[str
         UsageError: it gave none, or one is called as another column is, such as those `taken`.
     """
     if losses is None or (isinstance(losses, dict) and not losses):
-        raise UsageError("train_step returned nothing, expected a loss or a dict of its parts")
+        raise UsageError("the step returned nothing, expected a loss or a dict of its parts")
     if not isinstance(losses, dict):
         return {"loss": losses}
     wrong = [name for name in losses if name in RESERVED_COLUMNS or name in taken]

@@ -8,7 +8,7 @@ from typing import Any
 from base.checkpoint.checkpoints import config_of
 from base.config.merge import read_config
 from base.config.schema import Config
-from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError
+from base.errors import ConfigError, ConfigIssue, KeyPath, UsageError, format_value
 from base.runtime import distributed
 from base.runtime.device import select_device, versions
 from trainer.parts import takes_length_of_run
@@ -37,7 +37,11 @@ def check_resume_config(config: Config, state: Mapping[str, Any]) -> None:
     has_fixed_length = takes_length_of_run(config.lr_scheduler)
     free = tuple(key for key in FREE_KEYS if key != "trainer.epochs" or not has_fixed_length)
     issues = [
-        ConfigIssue(path, f"the run has {before!r}, found {now!r}", config.where(path))
+        ConfigIssue(
+            path,
+            f"the run has {format_value(before)}, found {format_value(now)}",
+            config.where(path),
+        )
         for path, before, now in _differences(config_of(state), config.model_dump())
         if not ".".join(path).startswith(free)
     ]

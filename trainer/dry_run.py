@@ -33,7 +33,7 @@ def dry_run(trainer: Trainer) -> None:
     idle = set(trained)
     for name, parameter in trained.items():
         parameter.register_post_accumulate_grad_hook(lambda _, name=name: idle.discard(name))
-    trainer.begin(RunLogger(None))  # callbacks find what does not fit them
+    trainer.begin(RunLogger())  # callbacks find what does not fit them
     guess = _try_first_batch(trainer)
     losses = trainer.train_metrics.compute()
     print(f"initial loss: {losses['loss']:.4g}{guess}")

@@ -9,7 +9,7 @@ import torch
 from base.base_data_loader import worker_error
 from base.base_trainer import BaseTrainer
 from base.checkpoint.checkpoints import write_checkpoint
-from base.errors import CheckpointError, DivergedError, OutOfMemoryError
+from base.errors import CheckpointError, DivergedError, OutOfMemoryError, WriteError
 from base.runtime.device import to_device
 
 FAILURE = "failure.pth"
@@ -45,7 +45,10 @@ def translate_runtime_errors(trainer: BaseTrainer) -> Iterator[None]:
 
 
 def _keep_step(trainer: BaseTrainer) -> str:
-    """Write the state before the step, with its batch, and return what to tell of it."""
+    """Write the weights before the step, with its batch, and return what to tell of it.
+
+    Of an accelerator's generator it keeps the state after the forward pass.
+    """
     if trainer.guard.is_deferred and int(trainer.guard.bad_step) != trainer.step + 1:
         return "its batch is gone; optimizer.args.fused=false looks at every loss at once"
     path: Path = trainer.checkpoints.folder.parent / FAILURE
@@ -53,7 +56,10 @@ def _keep_step(trainer: BaseTrainer) -> str:
     state["rng"][0]["torch"] = trainer.rng_before
     batch = to_device(trainer.current_batch, torch.device("cpu"))
     try:
-        write_checkpoint(path, state | {"failed_batch": batch})
-    except CheckpointError:  # a batch that holds more than plain data
-        write_checkpoint(path, state)
+        try:
+            write_checkpoint(path, state | {"failed_batch": batch})
+        except CheckpointError:  # a batch that holds more than plain data
+            write_checkpoint(path, state)
+    except WriteError as error:
+        return f"its state and batch are not kept: {error}"
     return f"the state and the batch of this step: {path}"

@@ -120,7 +120,7 @@ def load_matching(model: nn.Module, path: Path) -> None:
     missing = model.load_state_dict(fits, strict=False).missing_keys
     log.info("weights: %d of the model's %d tensors come from %s", len(fits), len(own), path)
     log.info("weights kept as initialised: %s", ", ".join(missing) or "none")
-    log.info("weights not used: %s", ", ".join(weights.keys() - fits.keys()) or "none")
+    log.info("weights not used: %s", ", ".join(sorted(weights.keys() - fits.keys())) or "none")
 
 
 def build_loss(config: Config, device: torch.device) -> Callable:

@@ -120,6 +120,8 @@ def find_run(path: Path, *, trained: bool = False) -> RunDirectory | None:
     Of a folder of runs it is the newest, or with `trained` the newest that has a checkpoint. A
     checkpoint that lies elsewhere has none.
     """
+    if path.suffix in (".yaml", ".yml", ".json"):
+        raise UsageError(f"{path}: expected a run or a checkpoint; a config goes with -c")
     if path.is_file():
         run = RunDirectory(path.absolute().parent.parent)
         is_inside = path.absolute().parent == run.checkpoints and run.config_file.is_file()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from base.base_writer import ResumedFrom
-from base.checkpoint.checkpoints import BEST, Checkpoints, read_checkpoint
+from base.checkpoint.checkpoints import BEST, Checkpoints, checkpoint_name, read_checkpoint
 from base.checkpoint.files import write_atomic, write_error
-from base.config.schema import Config
+from base.config.schema import NOT_RESULTS, Config
 from base.errors import CheckpointError, UsageError, UserError
 from base.runtime import distributed
 from logger import RunDirectory, RunLogger, setup_logging
-from logger.console import NOT_RESULTS, format_values
+from logger.console import format_values
 from logger.run_directory import acquire_new
 from logger.run_logger import open_logger
 from trainer.data import has_test_data
@@ -97,15 +97,18 @@ def _write_first_files(
 
 
 def _copy_history(source: RunDirectory, target: RunDirectory, state: Mapping[str, Any]) -> None:
-    """Copy what a run has logged, which its writers cut back, and the best model so far."""
+    """Copy what a run has logged, which its writers cut back, and its best models so far."""
     for file in filter(Path.exists, (source.metrics_file, source.log_file)):
         shutil.copy(file, target.path)
     if source.tensorboard.exists():
         shutil.copytree(source.tensorboard, target.tensorboard)
-    best = source.checkpoints / BEST
-    with suppress(CheckpointError):  # damaged, or never there
-        if read_checkpoint(best)["epoch"] <= state["epoch"]:
-            shutil.copy(best, target.checkpoints)
+    copies = {path.name: path.name for path in source.checkpoints.glob("model_best*.pth")}
+    if best := state["monitor"]["best_row"]:  # model_best.pth may be a later one
+        copies = {checkpoint_name(best["epoch"]): BEST} | copies
+    for name, new_name in copies.items():
+        with suppress(CheckpointError):  # pruned, damaged, or never there
+            if read_checkpoint(source.checkpoints / name)["epoch"] <= state["epoch"]:
+                shutil.copy(source.checkpoints / name, target.checkpoints / new_name)
 
 
 def announce(run: RunDirectory | None, summary: dict[str, Any], config: Config) -> dict[str, Any]:
@@ -117,7 +120,9 @@ def announce(run: RunDirectory | None, summary: dict[str, Any], config: Config) 
     if best := summary["best"]:
         results = {name: value for name, value in best.items() if name not in NOT_RESULTS}
         scores = format_values(dict(sorted(results.items(), key=lambda kv: kv[0][:4] != "val_")))
-        log.info("best: epoch %d, %s, in %s", best["epoch"], scores, run.checkpoints / BEST)
+        file = run.checkpoints / BEST
+        where = f"in {file}" if file.exists() else "its state is not kept"
+        log.info("best: epoch %d, %s, %s", best["epoch"], scores, where)
     if has_test_data(config):
         log.info("next: python test.py -r %s", run.path)
     if run.tensorboard.exists():

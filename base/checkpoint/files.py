@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from base.errors import WriteError
 
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sync(file: BinaryIO) -> None:
+def sync(file: IO) -> None:
     """Wait until what was written to a file is on the disk."""
     file.flush()
     os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from base.base_trainer import BaseTrainer
 from base.config.merge import merge, parse_overrides, read_config
-from base.config.rules import DATASETS, LOADER_RUNTIME, check_rules
+from base.config.rules import DATASET_KEYS, LOADER_RUNTIME, check_rules
 from base.config.schema import SECTIONS, STOCK, Config, LoggerConfig, NodeConfig, ParamGroup
 from base.config.source import Source
 from base.errors import ConfigError, ConfigIssue, KeyPath, did_you_mean
@@ -23,7 +23,7 @@ from base.registry.build import Node, check
 # What the project itself passes to what is built from a key.
 RUNTIME = {
     "data_loader": LOADER_RUNTIME,
-    **dict.fromkeys(DATASETS, ("fitted",)),
+    **dict.fromkeys(DATASET_KEYS, ("fitted",)),
     "optimizer": {"params"},
     "lr_scheduler": {"optimizer", "T_max", "total_steps", "max_lr"},
     "trainer": {*inspect.signature(BaseTrainer).parameters},

@@ -15,7 +15,7 @@ from base.registry.build import Node, nested_nodes, split_node
 from base.runtime.device import select_device
 
 REQUIRED = dict.fromkeys(("name", "model", "loss", "optimizer"), "missing")
-DATASETS = ("dataset", "valid_dataset", "test_dataset")
+DATASET_KEYS = ("dataset", "valid_dataset", "test_dataset")
 LOADER_RUNTIME = frozenset({"dataset", "seed", "indices"})  # what the project passes to a loader
 PLATEAU = "ReduceLROnPlateau"
 DRAWS = "may draw at random"
@@ -70,7 +70,7 @@ def _dataset_is_made_once(config: Config) -> Iterator[ConfigIssue]:
     if "dataset" in loader.required and config.dataset is None:
         yield ConfigIssue(("dataset",), f"missing, {name} needs it")
     if "dataset" not in loader.by_name and not loader.has_open_keywords:
-        for key in DATASETS:
+        for key in DATASET_KEYS:
             if getattr(config, key) is not None:
                 yield ConfigIssue((key,), f"{name} makes its own; remove one of them")
 
@@ -188,6 +188,9 @@ def _settings_agree(config: Config) -> Iterator[ConfigIssue]:
         if is_off:
             message = f"{PLATEAU} follows trainer.monitor, which is off"
             yield ConfigIssue(("lr_scheduler",), message)
+        if "mode" in scheduler.args:
+            message = "follows trainer.monitor; remove it"
+            yield ConfigIssue(("lr_scheduler", "args", "mode"), message)
 
 
 def _lbfgs_takes_whole_steps(config: Config) -> Iterator[ConfigIssue]:

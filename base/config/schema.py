@@ -20,7 +20,8 @@ SECTIONS = {
     "callbacks": "callbacks",
 }  # fmt: skip
 STOCK = {"data_loader": "BaseDataLoader", "trainer": "Trainer"}  # where a config names nothing
-RESERVED_COLUMNS = ("epoch", "step", "seconds", "samples_per_second", "lr", "loss")
+NOT_RESULTS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of a row
+RESERVED_COLUMNS = (*NOT_RESULTS, "loss")
 
 
 def _check_name(name: str) -> str:

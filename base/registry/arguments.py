@@ -8,7 +8,7 @@ from enum import EnumType
 from functools import partial
 from inspect import Parameter
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import torch
 from pydantic import AfterValidator, TypeAdapter, ValidationError
@@ -189,8 +189,6 @@ def to_json_type(annotation: Any) -> Any:
         has_enum = any(isinstance(one, EnumType) for one in arguments)  # which a text names
         members = [one for one in arguments if not (has_enum and one is str)]
         return Union[tuple(map(to_json_type, members))]  # noqa: UP007
-    if isinstance(kind, EnumType) and not all(isinstance(one.value, str | int) for one in kind):
-        return Literal[tuple(kind.__members__)]  # torchvision's weights, which it takes by name
     if kind in LISTS:
         return list[to_json_type(arguments[0])] if arguments else list
     if kind in (tuple, dict, Mapping) and arguments:

@@ -44,7 +44,7 @@ class SourceFile:
         try:
             importlib.import_module(self.module)
             return None
-        except Exception as error:  # a module of the project may fail in any way
+        except (Exception, SystemExit) as error:  # a module may fail in any way
             frames = traceback.extract_tb(error.__traceback__)
             lines = [(str(self.path), 1), *((frame.filename, frame.lineno) for frame in frames)]
             if isinstance(error, SyntaxError):

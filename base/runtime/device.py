@@ -52,7 +52,10 @@ def free_memory(device: torch.device) -> int:
         text = Path("/proc/meminfo").read_text()
         limits = [int(n) * 1024 for n in re.findall(r"MemAvailable:\s+(\d+) kB", text)] or limits
     with suppress(OSError, ValueError):  # "max" where a container has no limit
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+        limit, used = (
+            int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current")
+        )
+        limits.append(limit - used)
     return min(limits)
 
 

@@ -151,7 +151,7 @@ def test_a_changed_config_is_refused_for_a_run_id_too(command, run, tree, tmp_pa
     (tmp_path / "blobs.yaml").write_text(yaml.safe_dump(tree))
     code, _, err = command("-c", "blobs.yaml", "--run-id", "run")
     assert code == 2
-    assert "model.args.width: the run has None, found 5" in err
+    assert "model.args.width: the run has null, found 5" in err
 
 
 def test_what_does_not_change_the_arithmetic_may_change(command, start, tree, interrupt):
@@ -205,6 +205,27 @@ def test_a_branch_keeps_the_best_model_that_its_state_knows_of(command, start, t
     assert command("-r", checkpoint(run, "checkpoint-epoch2.pth"))[0] == 0
     best = checkpoint(only_new_run(run), "model_best.pth")
     assert torch.load(best, weights_only=True)["epoch"] == 1
+
+
+def test_a_branch_before_the_best_has_the_best_of_its_own_past(command, start, tree):
+    tree["trainer"]["monitor"] = "max epoch"  # the last is the best
+    run = start(tree)
+    (checkpoint(run, "model_best_accuracy.pth")).write_bytes(
+        checkpoint(run, "checkpoint-epoch1.pth").read_bytes()  # as a callback keeps it
+    )
+    assert command("-r", checkpoint(run, "checkpoint-epoch2.pth"))[0] == 0
+    new = only_new_run(run)
+    assert torch.load(checkpoint(new, "model_best.pth"), weights_only=True)["epoch"] == 3
+    kept = torch.load(checkpoint(new, "model_best_accuracy.pth"), weights_only=True)
+    assert kept["epoch"] == 1
+
+
+def test_a_damaged_best_model_does_not_keep_a_state_from_branching(command, run):
+    best = checkpoint(run, "model_best.pth")
+    best.unlink()  # it may be a second name of a state
+    best.write_bytes(bytes(4000))
+    assert command("-r", checkpoint(run, "checkpoint-epoch2.pth"))[0] == 0
+    assert checkpoint(only_new_run(run), "model_best.pth").exists()
 
 
 def test_the_newest_checkpoint_by_its_own_name_goes_on_in_place(command, start, tree, interrupt):

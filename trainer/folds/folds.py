@@ -8,11 +8,10 @@ from base import BaseDataLoader
 from base.checkpoint.files import write_atomic
 from base.config.check import load_config
 from base.config.rules import loader_parameters
-from base.config.schema import Config
+from base.config.schema import NOT_RESULTS, Config
 from base.errors import UsageError
 from base.registry.arguments import items
 from base.runtime.device import select_device
-from logger.console import NOT_RESULTS
 from logger.run_directory import check_run_id, new_run_id
 from trainer.assembly import build_trainer
 from trainer.resume import ResumePoint, find_config, start_from_config

@@ -82,7 +82,7 @@ def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
     try:
         run.acquire()
         summary = _train(sweep.trial_config(values), run, trial)
-        if summary["best"] is None:
+        if not summary["best"]:
             raise UserError(f"no value of {sweep.metric}")
     except (StoppedError, WriteError, KeyboardInterrupt):
         retry(study, trial)

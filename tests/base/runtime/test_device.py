@@ -80,7 +80,8 @@ def test_the_cpu_tells_its_free_memory_and_a_container_its_limit(monkeypatch):
     limit["/sys/fs/cgroup/memory.max"] = "max\n"
     assert free_memory(CPU) == 4096 * 1024
     limit["/sys/fs/cgroup/memory.max"] = "1000000\n"
-    assert free_memory(CPU) == 1_000_000
+    limit["/sys/fs/cgroup/memory.current"] = "400000\n"
+    assert free_memory(CPU) == 600_000
     limit.clear()
     assert free_memory(CPU) == 8 * 2**30
 
