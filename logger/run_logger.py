@@ -159,9 +159,8 @@ def _warn_if_optional(writer: Any, what: str, error: Exception) -> None:
     """Warn of an error of a writer, its traceback in train.log; raise that of a required one."""
     if writer.required:
         raise error
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    told = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-    log.warning("%s: %s", what, told, exc_info=error)
+    place = "{}:{}".format(*traceback.extract_tb(error.__traceback__)[-1])  # file and line
+    log.warning("%s: %s: %s (%s)", what, type(error).__name__, error, place, exc_info=error)
 
 
 def _overrides(writer: type[BaseWriter], method: str) -> bool:

@@ -71,6 +71,7 @@ def run_sweep(config: Path, sweep: Path, run_id: str | None, overrides: Sequence
 
 def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
     """Train with a trial's values, and return the best value of the metric, NaN if it failed."""
+    from optuna import TrialPruned
     from optuna.samplers import RandomSampler, TPESampler
 
     seed = derive_seed(sweep.seed, trial.number) % 2**32  # the same in any process
@@ -87,6 +88,8 @@ def run_trial(trial: "Trial", *, sweep: Sweep, runs: Path) -> float:
     except (StoppedError, WriteError, KeyboardInterrupt):
         retry(study, trial)
         raise
+    except _PrunedError:
+        raise TrialPruned from None
     except UserError as error:
         trial.set_user_attr("error", str(error).splitlines()[-1])
         if trial.number == 0 and error.exit_code != DivergedError.exit_code:
@@ -108,6 +111,10 @@ def _train(config: Config, run: RunDirectory, trial: "Trial") -> Mapping[str, An
     return run_training(trainer, resume_point)
 
 
+class _PrunedError(UserError):
+    """Ends the run of a trial that is pruned; no crash, so nothing is logged of it."""
+
+
 class ReportToTrial(Callback):
     """Reports the monitored column of each epoch to a trial, and ends it where it is pruned."""
 
@@ -115,11 +122,9 @@ class ReportToTrial(Callback):
         self.trial = trial
 
     def on_epoch_end(self, trainer: BaseTrainer, row: Mapping[str, float]) -> None:
-        from optuna import TrialPruned
-
         self.trial.report(row[trainer.monitor.column], trainer.epoch)
         if not trainer.is_finished and self.trial.should_prune():
-            raise TrialPruned
+            raise _PrunedError
 
 
 # --- results ------------------------------------------------------------------------------------

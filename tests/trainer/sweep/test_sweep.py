@@ -300,6 +300,7 @@ def test_a_pruned_run_ends_at_its_epoch(search, tmp_path, monkeypatch):
     assert tried(folder) == [("PRUNED",)]
     rows = (folder / "s-000" / "metrics.csv").read_text().splitlines()
     assert len(rows) == 2  # the header, and one epoch
+    assert "ends with an error" not in result.output + (folder / "s-000" / "train.log").read_text()
     assert float(leaderboard(folder)[0]["value"]) == float(rows[1].split(",")[-2])
     RunDirectory(folder / "s-000").acquire()  # free for others
 
