@@ -87,11 +87,12 @@ class Trainer(BaseTrainer):
             initial=self.data_loader.batch_sampler.count_samples(self.first_batch, self.batch),
             enabled=distributed.is_main(),
         )
+        num_ranks = distributed.world_size()
         with self.bar, translate_runtime_errors(self):
             for batch in self.timed:
                 self.train_batch(self.prepare_batch(batch))
                 self.batch += 1
-                self.bar.update(self.batch_size * distributed.world_size())
+                self.bar.update(self.batch_size * num_ranks)
                 if self.is_update_step:
                     self._after_step()
         self.has_warned = self.has_warned or batches.warn_of_waiting(self)
