@@ -23,6 +23,7 @@ def fork(work: Callable[[], Any], output: Path | None = None) -> int:
         return pid
     # tqdm's own lock is shared by forked processes: one killed while drawing would keep it
     tqdm.set_lock(threading.RLock())
+    multiprocessing.process._children.clear()  # the parent's workers are not this process's
     code = 1
     try:
         if output is not None:

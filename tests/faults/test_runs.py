@@ -193,10 +193,10 @@ def test_the_number_of_workers_may_change_between_interruptions(
 
 
 def newest_place(folder: Path) -> tuple:
-    from base.checkpoint.checkpoints import place_of
+    from base.checkpoint.checkpoints import checkpoint_key
 
     newest = Checkpoints(folder).newest_first()
-    return place_of(newest[0].name) if newest else (0, 0)
+    return checkpoint_key(newest[0].name) if newest else (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -345,12 +345,12 @@ def test_a_run_does_not_continue_with_another_model_or_optimizer(
 
 
 def test_another_projects_checkpoint_is_refused_in_one_line(tmp_path, start, wait):
-    """A checkpoint without our keys: exit 3 and one line."""
+    """A checkpoint without our keys: exit 2 and one line that says what it can be used for."""
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "foreign.pth")
-    assert wait(start("-r", str(tmp_path / "foreign.pth"))) == 3
+    assert wait(start("-r", str(tmp_path / "foreign.pth"))) == 2
     said = (tmp_path / "output").read_text().splitlines()
     assert len(said) == 1
-    assert "not a checkpoint of this project" in said[0]
+    assert "holds weights only" in said[0]
 
 
 def test_weights_of_another_model_are_refused_in_one_line(config_file, tmp_path, start, wait):
