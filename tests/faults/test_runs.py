@@ -288,7 +288,7 @@ def test_a_hanging_worker_ends_the_run_at_the_timeout(
     started = time.monotonic()
     assert wait(start(*arguments(config_file, tmp_path, "one", *changes))) == 3
     assert time.monotonic() - started < 10
-    assert "timed out after 2 seconds" in (tmp_path / "output").read_text()
+    assert "timed out after 2" in (tmp_path / "output").read_text()
     Checkpoints(tmp_path / "hard" / "one" / "checkpoints").load_newest()
 
 
