@@ -14,10 +14,14 @@ from base.runtime.device import to_device
 
 Metric = Callable[[Any, Any], Any]
 Sum = tuple[float | Tensor, int]  # of values times samples, and the number of samples
+JOINED_BYTES = 2**18  # of outputs and targets that a metric per sample gets at once
 
 
 def per_sample(metric: Metric) -> Metric:
-    """Mark a metric that returns a value for each sample, (B,), not their mean."""
+    """Mark a metric that returns a value for each sample, (B,), not their mean.
+
+    It is given several small batches at once, since what it costs on one is mostly its calls.
+    """
     metric.per_sample = True
     return metric
 
@@ -27,14 +31,16 @@ class MetricTracker:
 
     Sums are Python floats on the CPU and tensors on an accelerator, so that nothing waits for the
     device before `compute` or `compute_since_last_log`. A function's value is weighted by the
-    number of samples, unless it is `per_sample`. A `torchmetrics.Metric` sees every batch and is
-    computed at the end of the epoch.
+    number of samples, unless it is `per_sample`, for which small batches are joined. A
+    `torchmetrics.Metric` sees every batch and is computed at the end of the epoch.
     """
 
     def __init__(self, metrics: Mapping[str, Metric], *, device: torch.device) -> None:
-        self.functions, self.objects = {}, {}
+        self.functions, self.per_sample, self.objects = {}, {}, {}
         for column, metric in metrics.items():
-            if isinstance(metric, nn.Module) and hasattr(metric, "compute"):
+            if getattr(getattr(metric, "func", metric), "per_sample", False):
+                self.per_sample[column] = metric
+            elif isinstance(metric, nn.Module) and hasattr(metric, "compute"):
                 self.objects[column] = copy.deepcopy(metric).to(device)
             else:
                 self.functions[column] = metric
@@ -45,6 +51,7 @@ class MetricTracker:
 
     def reset(self) -> None:
         """Forget everything, for a new epoch."""
+        self.joined: list[tuple[Tensor, Tensor]] = []  # batches that wait for a full measure
         self.sums: dict[str, Sum] = {}
         self.logged: dict[str, Sum] = {}  # the sums at the last log
         for metric in self.objects.values():
@@ -82,19 +89,38 @@ class MetricTracker:
         if not self.enabled:
             return
         for column, function in self.functions.items():
-            value = function(output, target)
-            is_sum = getattr(getattr(function, "func", function), "per_sample", False)
-            if is_sum:
-                if not isinstance(value, Tensor) or value.shape != (count,):
-                    expected = f"expected one value per sample: ({count},)"
-                    raise UsageError(f"{column} gives {_found(value)}, {expected}")
-                value = value.sum(dtype=self.sum_dtype)
-            self.add(column, value, count, is_sum=is_sum)
+            self.add(column, function(output, target), count)
         for metric in self.objects.values():
             metric.update(output, target)
+        if not self.per_sample:
+            return
+        if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
+            self._add_per_sample(output, target, count)
+            return
+        # copies: what they are cut from is not kept, and may change until they are measured
+        self.joined.append((output.detach().clone(), target.detach().clone()))
+        if len(self.joined) * (output.nbytes + target.nbytes) >= JOINED_BYTES:
+            self._measure_joined()
+
+    def _measure_joined(self) -> None:
+        batches, self.joined = self.joined, []
+        if len({(output.shape[1:], target.shape[1:]) for output, target in batches}) == 1:
+            batches = [map(torch.cat, zip(*batches, strict=True))]
+        for output, target in batches:
+            self._add_per_sample(output, target, len(target))
+
+    @torch.no_grad()
+    def _add_per_sample(self, output: Any, target: Any, count: int) -> None:
+        for column, function in self.per_sample.items():
+            values = function(output, target)
+            if not isinstance(values, Tensor) or values.shape != (count,):
+                expected = f"expected one value per sample: ({count},)"
+                raise UsageError(f"{column} gives {_found(values)}, {expected}")
+            self.add(column, values.sum(dtype=self.sum_dtype), count, is_sum=True)
 
     def compute(self) -> dict[str, float]:
         """Return every column's value since `reset`, over all ranks."""
+        self._measure_joined()
         values = _averages(self._sums_on_host())
         values = {column: values[column] for column in sorted(values, key="loss".__ne__)}
         for column, metric in self.objects.items():
@@ -103,6 +129,7 @@ class MetricTracker:
 
     def compute_since_last_log(self) -> dict[str, float]:
         """Return the averaged columns since the last call, over all ranks."""
+        self._measure_joined()
         before, self.logged = self.logged, self._sums_on_host()
         recent = dict(self.logged)
         for column, (total, count) in before.items():
@@ -121,12 +148,14 @@ class MetricTracker:
     def state_dict(self) -> dict[str, Any]:
         """Return the partial sums and the state of every metric, also of those nested in others."""
         return {
+            "joined": [list(batch) for batch in self.joined],
             "sums": self._sums_on_host(),
             "logged": dict(self.logged),
             "objects": {name: _metric_state(m) for name, m in self._stateful().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.joined = [tuple(to_device(batch, self.device)) for batch in state["joined"]]
         self.sums, self.logged = dict(state["sums"]), dict(state["logged"])
         for name, metric in self._stateful().items():
             for key, value in copy.deepcopy(state["objects"][name]).items():

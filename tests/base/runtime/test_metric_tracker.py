@@ -279,9 +279,60 @@ def test_a_metric_that_computes_something_else_than_a_scalar_is_named():
 
 @per_sample
 def hits(output: Tensor, target: Tensor) -> Tensor:
+    hits.sizes.append(len(target))
     return output.argmax(dim=1) == target
 
 
+@pytest.fixture
+def sizes() -> list[int]:
+    """The sizes of what `hits` was given."""
+    hits.sizes = []
+    return hits.sizes
+
+
+def test_small_batches_are_joined_for_a_metric_per_sample(sizes):
+    parts = batches((5, 5, 3))
+    joined = feed(tracker(accuracy=hits), parts)
+    assert sizes == []
+    output, target = map(torch.cat, zip(*parts, strict=True))
+    expected = (output.argmax(dim=1) == target).sum().item() / 13
+    assert joined.compute() == {"accuracy": expected}
+    assert sizes == [13]
+    assert feed(joined, parts).compute_since_last_log() == {"accuracy": expected}
+    assert sizes == [13, 13]
+
+
+def test_large_batches_and_those_of_another_shape_are_not_joined(sizes):
+    feed(tracker(accuracy=hits), [(torch.rand(2000, 40), torch.zeros(2000))])
+    assert sizes == [2000]
+    uneven = tracker(accuracy=functools.partial(hits))
+    feed(uneven, batches((5, 4)) + batches((3,), num_classes=7)).compute()
+    assert sizes == [2000, 5, 4, 3]
+
+
+def test_joined_batches_survive_a_checkpoint(sizes):
+    parts = batches((5, 5, 3))
+    first = feed(tracker(accuracy=hits), parts[:2])
+    state = first.state_dict()
+    assert sizes == []
+    second = tracker(accuracy=hits)
+    second.load_state_dict(state)
+    assert feed(second, parts[2:]).compute() == feed(first, parts[2:]).compute()
+    assert sizes == [13, 13]
+
+
+def test_joined_batches_are_copies_that_keep_nothing_else(sizes):
+    joined = tracker(accuracy=hits)
+    wide = torch.zeros(4, 1000, 3)
+    output, target = wide[:, -1], torch.zeros(4, dtype=torch.int64)
+    joined.update(output, target, 4)
+    output.fill_(-1)[:, 2] = 1
+    target.fill_(1)
+    assert all(len(kept.untyped_storage()) < 200 for kept in joined.joined[0])
+    assert joined.compute() == {"accuracy": 1.0}
+
+
+@pytest.mark.usefixtures("sizes")
 @pytest.mark.parametrize("metric", [hits, functools.partial(hits)])
 def test_a_metric_per_sample_is_averaged_over_all_samples(metric):
     parts = batches((5, 5, 3))
