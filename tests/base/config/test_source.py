@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from base.config.merge import merge, parse_overrides, read_config
+from base.config.merge import parse_overrides, read_config
 from base.errors import ConfigError
 
 
@@ -36,10 +36,6 @@ def lines_of(call, *args, **kwargs):
 
 def source_of(text):
     return read_config(write(text, name="tree.yaml"))
-
-
-def changed(text, *assignments):
-    return merge(source_of(text), parse_overrides(assignments)).values
 
 
 class TestPlaces:

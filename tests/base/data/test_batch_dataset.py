@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
-from torchvision import datasets
 from torchvision.transforms import v2
 
 from base.base_data_loader import BaseDataLoader
@@ -38,13 +37,6 @@ def loader(dataset, steps=(), *, in_memory=False, **kwargs) -> BaseDataLoader:
     made = BaseDataLoader(dataset, **({"batch_size": 4} | kwargs))
     made.told = made.prepare(list(steps), in_memory=in_memory, device=CPU, training=True)
     return made
-
-
-@pytest.fixture
-def mnist(tmp_path, write_small_mnist):
-    """Return a small MNIST with some transform of its own."""
-    write_small_mnist(tmp_path)
-    return lambda transform=None: datasets.MNIST(tmp_path, transform=transform)
 
 
 # --- transforms -----------------------------------------------------------------------------------

@@ -38,13 +38,6 @@ def loader(dataset, steps=(), *, in_memory=False, **kwargs) -> BaseDataLoader:
     return made
 
 
-@pytest.fixture
-def mnist(tmp_path, write_small_mnist):
-    """Return a small MNIST with some transform of its own."""
-    write_small_mnist(tmp_path)
-    return lambda transform=None: datasets.MNIST(tmp_path, transform=transform)
-
-
 ANCESTORS = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
 
 

@@ -50,13 +50,6 @@ def assert_same_batches(first, second) -> None:
             assert torch.equal(column, expected)
 
 
-@pytest.fixture
-def mnist(tmp_path, write_small_mnist):
-    """Return a small MNIST with some transform of its own."""
-    write_small_mnist(tmp_path)
-    return lambda transform=None: datasets.MNIST(tmp_path, transform=transform)
-
-
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
     """Return a small CIFAR10, of which only the arrays matter here."""
